@@ -6,6 +6,7 @@ Letters: B images, nh heads, N patch tokens, P prefix tokens (class token, regis
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from numbers import Integral
 from typing import Literal, get_args
 
@@ -252,7 +253,7 @@ def fuse_heads(attention: Tensor, mode: HeadFusion = "mean") -> Tensor:
     """
     if attention.ndim < 2:
         raise InputError(f"attention must be (B, nh, ...), got shape {tuple(attention.shape)}")
-    reduce = {"mean": torch.mean, "max": torch.amax, "min": torch.amin}
+    reduce: dict[str, Callable[..., Tensor]] = {"mean": torch.mean, "max": torch.amax, "min": torch.amin}
     if mode not in reduce:
         raise InputError(f"mode must be one of {', '.join(reduce)}, got {mode!r}")
     return reduce[mode](attention, dim=1)
