@@ -1,0 +1,1 @@
+"""Networks: the Token Refinement Transformer, its heads, the hybrid backbone, and their files."""

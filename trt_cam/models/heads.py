@@ -1,0 +1,166 @@
+"""The two branches that TRT puts on a backbone: token priority scoring (TPSM) and a class activation map."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trt_cam.backbone import Backbone
+from trt_cam.errors import InputError
+from trt_cam.observe import run_masked
+from trt_cam.ops.attention import SelectionMode, cdf_threshold, token_importance
+
+
+class TPSM(nn.Module):
+    """Token priority scoring module (Eq. 5 to 8): keep the tokens that carry attention, and weigh them.
+
+    Parameters
+    ----------
+    block
+        A transformer block with its attention in ``block.attn``; copied from the backbone's last one as a rule.
+    norm
+        Norm of width D before scoring.
+    head
+        Linear layer from D to 1.
+    u, mode
+        How much to keep; see ``cdf_threshold``.
+    eps
+        0 for the paper's exact masked softmax; 1e-6 in the authors' code.
+    """
+
+    def __init__(
+        self,
+        block: nn.Module,
+        norm: nn.Module,
+        head: nn.Module,
+        *,
+        u: float = 0.65,
+        mode: SelectionMode = "mass",
+        eps: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.block, self.norm, self.head = block, norm, head
+        self.u, self.mode, self.eps = u, mode, eps
+
+    @classmethod
+    def from_backbone(cls, backbone: Backbone, **settings: Any) -> TPSM:
+        """Start from copies of the backbone's last block and final norm, as the authors do."""
+        norm = copy_norm(backbone)
+        width = width_of(backbone)
+        head = nn.Linear(width, 1)
+        return cls(copy_block(backbone), norm, head.to(next(backbone.blocks[-1].parameters())), **settings)
+
+    def forward(self, tokens: Tensor, m: Tensor, **block_args: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Score the selected tokens and sum them up.
+
+        Parameters
+        ----------
+        tokens : (B, S, D)
+            Z_{L-1}; the last N of the S tokens are patches. Those before them stay in the sequence, so that rotary
+            embeddings and bias tables fit, but no patch can read them.
+        m : (B, N), at least 0
+            Preliminary attention map.
+        **block_args
+            Further arguments of the block, such as ``rope``.
+
+        Returns
+        -------
+        fusion : (B, D)
+            Sum of the patch tokens weighted by importance.
+        importance : (B, N)
+            lambda; zero for dropped tokens.
+        keep : (B, N) bool
+        """
+        if tokens.ndim != 3 or m.ndim != 2 or m.shape[1] > tokens.shape[1] or m.shape[0] != tokens.shape[0]:
+            raise InputError(
+                f"tokens (B, S, D) and m (B, N <= S) were needed, got {tuple(tokens.shape)}, {tuple(m.shape)}"
+            )
+        prefix = tokens.shape[1] - m.shape[1]
+        keep = cdf_threshold(m, self.u, mode=self.mode)
+        if not keep.any(dim=1).all():
+            warnings.warn(
+                f"no token selected at u = {self.u} ({self.mode}): one token alone reaches it; "
+                "the map is the plain attention map there",
+                stacklevel=2,
+            )
+        scored = run_masked(
+            self.block, self.block.attn, keep, tokens, prefix=prefix, eps=self.eps, **block_args
+        )  # (B, S, D)
+        scores = self.head(self.norm(scored[:, prefix:]))[..., 0]  # (B, N)
+        importance = token_importance(scores, keep, eps=self.eps)
+        fusion = torch.einsum("bn,bnd->bd", importance.to(tokens.dtype), tokens[:, prefix:])
+        return fusion, importance, keep
+
+    def extra_repr(self) -> str:
+        return f"u={self.u}, mode={self.mode!r}, eps={self.eps}"
+
+
+class CamBranch(nn.Module):
+    """Class activation branch of the authors' code: a block, a norm, and a 3x3 convolution to K class maps.
+
+    ``reads`` names what it is given: "tokens", the patch and prefix tokens of an inner block. Maps are made only for
+    the classes asked for; the logits, their spatial means, come from nine window sums of the features.
+    """
+
+    reads = "tokens"
+
+    def __init__(self, block: nn.Module, norm: nn.Module, head: nn.Conv2d) -> None:
+        super().__init__()
+        self.block, self.norm, self.head = block, norm, head
+
+    @classmethod
+    def from_backbone(cls, backbone: Backbone, num_classes: int) -> CamBranch:
+        """Start from copies of the backbone's last block and final norm."""
+        head = nn.Conv2d(width_of(backbone), num_classes, kernel_size=3, padding=1)
+        return cls(copy_block(backbone), copy_norm(backbone), head.to(next(backbone.blocks[-1].parameters())))
+
+    def forward(self, tokens: Tensor, grid_size: tuple[int, int], **block_args: Any) -> Tensor:
+        """(B, S, D) tokens to (B, D, Gh, Gw) features."""
+        Gh, Gw = grid_size
+        tokens = self.norm(self.block(tokens, **block_args))[:, -Gh * Gw :]  # (B, N, D)
+        return tokens.transpose(1, 2).unflatten(2, (Gh, Gw))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Spatial mean of every class map, (B, K), without making the maps."""
+        Gh, Gw = features.shape[-2:]
+        padded = F.pad(features, (1, 1, 1, 1))
+        windows = [padded[:, :, i : i + Gh, j : j + Gw].mean(dim=(2, 3)) for i in range(3) for j in range(3)]
+        return F.linear(torch.stack(windows, dim=2).flatten(1), self.head.weight.flatten(1), self.head.bias)
+
+    def maps(self, features: Tensor, target: Tensor) -> Tensor:
+        """Class maps M_C of the asked classes: ``target`` (B, T) to (B, T, Gh, Gw), signed."""
+        (B, T), (D, Gh, Gw) = target.shape, features.shape[1:]
+        weight = self.head.weight[target.flatten()]  # (B * T, D, 3, 3)
+        maps = F.conv2d(features.reshape(1, B * D, Gh, Gw), weight, padding=1, groups=B).view(B, T, Gh, Gw)
+        return maps if self.head.bias is None else maps + self.head.bias[target][..., None, None]
+
+    def rank(self, features: Tensor, importance: Tensor) -> Tensor | None:
+        """None: classes are ranked by the TPSM branch, as in the paper."""
+        return None
+
+
+def copy_block(backbone: Backbone) -> nn.Module:
+    """A copy of the last block, its attention fused: the key mask is applied at the fused call."""
+    block = copy.deepcopy(backbone.blocks[-1])
+    if hasattr(block.attn, "fused_attn"):
+        block.attn.fused_attn = True
+    return block
+
+
+def copy_norm(backbone: Backbone) -> nn.Module:
+    """A copy of the final norm; a fresh LayerNorm where the model normalises after pooling instead."""
+    norm = getattr(backbone.model, "norm", None)
+    if isinstance(norm, nn.Module) and not isinstance(norm, nn.Identity):
+        return copy.deepcopy(norm)
+    fresh = nn.LayerNorm(width_of(backbone), eps=1e-6)
+    return fresh.to(next(backbone.blocks[-1].parameters()))
+
+
+def width_of(backbone: Backbone) -> int:
+    """Width D of the tokens."""
+    return int(backbone.model.embed_dim)  # type: ignore[arg-type]

@@ -1,0 +1,83 @@
+"""Checkpoints of the TRT authors' code (classes TRT and TRTFuse): other names for the same network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from trt_cam.errors import InputError, WeightsError
+from trt_cam.models.trt import TRTLocalizer
+from trt_cam.models.weights import build_backbone, load_tensors
+
+RENAMED = (
+    ("score_layer.", "tpsm.block."),
+    ("score_norm.", "tpsm.norm."),
+    ("score_head.", "tpsm.head."),
+    ("camfuse_block.cam_tr.", "cam.block."),
+    ("camfuse_block.cam_norm.", "cam.norm."),
+    ("camfuse_block.cam_head.", "cam.head."),
+)
+
+
+def from_official(state_dict: Mapping[str, Any], *, num_heads: int | None = None, u: float = 0.65) -> TRTLocalizer:
+    """See ``TRTLocalizer.from_official``."""
+    tensors = {official_name(name): tensor for name, tensor in unwrapped(state_dict).items()}
+    settings = official_architecture(tensors, num_heads)
+    backbone = build_backbone({"builder": "vit", "settings": settings}, tensors["backbone.head.weight"].shape[0])
+    fused = any(name.startswith("cam.") for name in tensors)
+    net = TRTLocalizer(backbone, u=u, eps=1e-6, divide=not fused, cam="branch" if fused else None)
+    load_tensors(net, tensors, "the checkpoint")
+    return net.eval()
+
+
+def unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A checkpoint's tensors without the outer "state_dict" and the ``module.`` of data parallel training."""
+    if not isinstance(state_dict, Mapping):
+        raise WeightsError(
+            f"a state dict was needed, got {type(state_dict).__name__}; load the file with weights_only=True"
+        )
+    inner = state_dict.get("state_dict", state_dict)
+    tensors = {str(name).removeprefix("module."): value for name, value in inner.items() if isinstance(value, Tensor)}
+    needed = ("patch_embed.proj.weight", "cls_token", "pos_embed", "head.weight", "score_head.weight")
+    missing = [name for name in needed if name not in tensors]
+    if missing:
+        raise WeightsError(
+            f"a checkpoint of the authors' TRT or TRTFuse was needed, but it lacks {missing}; got {sorted(tensors)[:4]}"
+        )
+    return tensors
+
+
+def official_name(name: str) -> str:
+    """Our name of one of the authors' tensors."""
+    for theirs, ours in RENAMED:
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return f"backbone.{name}"
+
+
+def official_architecture(tensors: Mapping[str, Tensor], num_heads: int | None) -> dict[str, Any]:
+    """Arguments of timm's VisionTransformer that fit the tensors."""
+    width, patch = (
+        tensors["backbone.patch_embed.proj.weight"].shape[0],
+        tensors["backbone.patch_embed.proj.weight"].shape[-1],
+    )
+    side = round((tensors["backbone.pos_embed"].shape[1] - 1) ** 0.5)
+    blocks = {int(found[1]) for name in tensors if (found := re.match(r"backbone\.blocks\.(\d+)\.", name))}
+    if num_heads is None:
+        if width % 64:
+            raise InputError(
+                f"num_heads was needed: width {width} is no multiple of 64, so it cannot be derived; pass it"
+            )
+        num_heads = width // 64
+    if num_heads < 1 or width % num_heads:
+        raise InputError(f"num_heads must divide the width {width}, got {num_heads}")
+    return {
+        "img_size": side * patch,
+        "patch_size": patch,
+        "embed_dim": width,
+        "depth": len(blocks),
+        "num_heads": num_heads,
+    }

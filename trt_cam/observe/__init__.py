@@ -1,0 +1,15 @@
+"""Watching a model's one forward: attention, tokens, features, gradients. Nothing of the model is changed by it.
+
+Only this folder hooks, intercepts or differentiates. Rules that hold for every pass, each with a test:
+fused attention stays on; hooks act on their own thread only and are gone afterwards; a model in training mode is put
+into eval mode and back, shared safely between threads; compiled models and blocks run eagerly; inside
+``inference_mode`` the pass runs outside of it, on cloned inputs; parameters' ``.grad`` is never touched.
+"""
+
+from trt_cam.observe.calls import AttentionCall as AttentionCall
+from trt_cam.observe.passes import Observation as Observation
+from trt_cam.observe.passes import observe as observe
+from trt_cam.observe.quiet import check_images as check_images
+from trt_cam.observe.quiet import quiet_pass as quiet_pass
+from trt_cam.observe.rewriting import rewrite_last_block as rewrite_last_block
+from trt_cam.observe.rewriting import run_masked as run_masked

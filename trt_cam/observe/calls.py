@@ -1,0 +1,193 @@
+"""Seeing attention calls while fused kernels stay on.
+
+A ``TorchFunctionMode`` sees each call of ``scaled_dot_product_attention``, ``softmax`` or
+``multi_head_attention_forward`` and attributes it to the attention module in whose forward it happens. What is read is
+computed from q and k there, so no model is rebuilt.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from trt_cam.backbone import Backbone
+from trt_cam.errors import UnsupportedModelError
+
+SOFTMAX = frozenset({torch.softmax, F.softmax, Tensor.softmax})
+CHUNK = 16 * 2**20  # bytes of attention matrix made at a time when whole rows are reduced
+
+
+@dataclass
+class AttentionCall:
+    """One call of attention inside a module: q, k of a fused one, or the weights of one that is not fused.
+
+    Attributes
+    ----------
+    q, k : (B, nh, Nq, d), (B, nh, Nk, d)
+        After norms and rotary embedding; None for a call that is not fused.
+    v : (B, nh, Nk, d) or None
+    bias : broadcastable to (B, nh, Nq, Nk), additive, or None
+    scale : factor of q.k
+    weights : (B, nh, Nq, Nk) or None
+        Attention itself, where the model computes it.
+    """
+
+    q: Tensor | None = None
+    k: Tensor | None = None
+    v: Tensor | None = None
+    bias: Tensor | None = None
+    scale: float = 1.0
+    weights: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, nh, Nq, Nk)."""
+        if self.weights is not None:
+            return tuple(self.weights.shape)  # type: ignore[return-value]
+        assert self.q is not None and self.k is not None
+        return (*self.q.shape[:3], self.k.shape[2])  # type: ignore[return-value]
+
+    def rows(self, start: int, stop: int, heads: slice = slice(None)) -> Tensor:
+        """Attention of query rows ``start:stop``, (B, nh, stop - start, Nk), at least float32."""
+        if self.weights is not None:
+            return wide(self.weights[:, heads, start:stop])
+        assert self.q is not None and self.k is not None
+        scores = wide(self.q[:, heads, start:stop]) @ wide(self.k[:, heads]).transpose(-2, -1) * self.scale
+        if self.bias is not None:
+            bias = self.bias.expand(-1, self.shape[1], self.shape[2], -1) if self.bias.ndim == 4 else self.bias
+            bias = bias[:, heads, start:stop] if bias.ndim == 4 else bias[..., start:stop, :]
+            scores = scores + bias
+        return scores.softmax(dim=-1)
+
+    def detached(self) -> AttentionCall:
+        """What is needed to make rows later: no values, no graph."""
+        q, k, weights = (x if x is None else x.detach() for x in (self.q, self.k, self.weights))
+        return AttentionCall(q, k, None, self.bias, self.scale, weights)
+
+    def chunks(self) -> Iterator[tuple[int, int]]:
+        """Ranges of query rows whose attention over all heads stays under ``CHUNK`` bytes."""
+        B, nh, Nq, Nk = self.shape
+        step = max(1, CHUNK // (4 * B * nh * Nk))
+        for start in range(0, Nq, step):
+            yield start, min(Nq, start + step)
+
+
+def wide(x: Tensor) -> Tensor:
+    """At least float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def query_rows(call: AttentionCall, backbone: Backbone) -> Tensor:
+    """The row that stands for the classifier's view in one call, (B, nh, Nk): class row, or mean over patch rows."""
+    if backbone.pooling == "token" or call.shape[2] == 1:
+        return call.rows(0, 1)[:, :, 0]
+    total, count = None, call.shape[2] - backbone.prefix
+    for start, stop in call.chunks():
+        part = call.rows(start, stop)[:, :, max(0, backbone.prefix - start) :].sum(dim=2)
+        total = part if total is None else total + part
+    assert total is not None
+    return total / count
+
+
+Handler = Callable[[AttentionCall], Tensor | None]
+"""What to do with a call: look at it (None), or answer it: the output of a fused call, the weights of another."""
+
+
+class _Watch(TorchFunctionMode):
+    """Turns the three functions into ``AttentionCall`` for the module being run."""
+
+    def __init__(self, handlers: Mapping[nn.Module, Handler], inside: list[nn.Module]) -> None:
+        super().__init__()
+        self.handlers, self.inside = handlers, inside
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not self.inside:
+            return func(*args, **kwargs)
+        handler = self.handlers[self.inside[-1]]
+        if func is F.scaled_dot_product_attention:
+            answer = handler(fused_call(*args, **kwargs))
+            return func(*args, **kwargs) if answer is None else answer
+        if func in SOFTMAX and isinstance(args[0], Tensor) and args[0].ndim == 4:
+            weights = func(*args, **kwargs)
+            answer = handler(AttentionCall(weights=weights))
+            return weights if answer is None else answer
+        if func is F.multi_head_attention_forward:
+            wanted, mean = kwargs.get("need_weights", True), kwargs.get("average_attn_weights", True)
+            out, weights = func(*args, **{**kwargs, "need_weights": True, "average_attn_weights": False})
+            handler(AttentionCall(weights=weights))
+            return out, (weights.mean(dim=1) if mean else weights) if wanted else None
+        return func(*args, **kwargs)
+
+
+def fused_call(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> AttentionCall:
+    """The arguments of ``scaled_dot_product_attention`` as an ``AttentionCall``."""
+    if is_causal or enable_gqa or query.ndim != 4:
+        raise UnsupportedModelError(
+            f"observing needs bidirectional attention over (B, heads, N, d), got causal={is_causal}, "
+            f"grouped={enable_gqa}, shape {tuple(query.shape)}; use a gradient method instead"
+        )
+    bias = attn_mask
+    if bias is not None and bias.dtype == torch.bool:
+        bias = torch.zeros_like(bias, dtype=query.dtype).masked_fill(~bias, -torch.inf)
+    return AttentionCall(query, key, value, bias, query.shape[-1] ** -0.5 if scale is None else scale)
+
+
+@contextmanager
+def intercept(handlers: Mapping[nn.Module, Handler]) -> Iterator[None]:
+    """Call ``handlers[module]`` for each attention call that happens inside that module's forward, on this thread."""
+    thread, inside = threading.get_ident(), []  # type: tuple[int, list[nn.Module]]
+
+    def enter(module: nn.Module, args: Any) -> None:
+        if threading.get_ident() == thread:
+            inside.append(module)
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == thread:
+            inside.pop()
+
+    with ExitStack() as stack:
+        for module in handlers:
+            stack.callback(module.register_forward_pre_hook(enter).remove)
+            stack.callback(module.register_forward_hook(leave).remove)
+        stack.enter_context(_Watch(handlers, inside))
+        yield
+
+
+@contextmanager
+def hooked(module: nn.Module, on_input: Any = None, on_output: Any = None) -> Iterator[None]:
+    """Hooks for the duration of a pass that return at once on another thread.
+
+    ``on_input(args, kwargs)`` may return new (args, kwargs); ``on_output(output)`` may return a new output.
+    """
+    thread = threading.get_ident()
+
+    def before(_: nn.Module, args: Any, kwargs: Any) -> Any:
+        return on_input(args, kwargs) if threading.get_ident() == thread else None
+
+    def after(_: nn.Module, args: Any, output: Any) -> Any:
+        return on_output(output) if threading.get_ident() == thread else None
+
+    with ExitStack() as stack:
+        if on_input is not None:
+            stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+        if on_output is not None:
+            stack.callback(module.register_forward_hook(after).remove)
+        yield

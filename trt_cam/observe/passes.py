@@ -1,0 +1,240 @@
+"""One forward of a model, and what it showed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trt_cam.backbone import Backbone, unwrap
+from trt_cam.errors import UnsupportedModelError
+from trt_cam.observe.calls import AttentionCall, Handler, hooked, intercept, query_rows, wide
+from trt_cam.observe.quiet import check_images, quiet_pass
+from trt_cam.observe.rewriting import run_masked
+from trt_cam.ops.attention import HeadFusion, fuse_heads
+
+
+@dataclass
+class Observation:
+    """What one forward showed. Explainers read it; it lives as long as they need it.
+
+    Attributes
+    ----------
+    backbone, images : the model's description and its input (B, 3, H, W)
+    logits : (B, K), as the model returned them
+    grid_size : (Gh, Gw)
+    rows : one (B, nh, S) per block: the attention row that stands for the classifier's view. For a model with an
+        attention pool, the single row of the pool. With "rows" or "attention".
+    calls : one ``AttentionCall`` per block, q and k kept. With "attention".
+    last_input : args and kwargs of the last block: Z_{L-1} first. With "tokens".
+    features : (B, D, Gh, Gw), what the classifier reads before pooling. With "features".
+    """
+
+    backbone: Backbone
+    images: Tensor
+    logits: Tensor = field(default_factory=lambda: torch.empty(0))
+    grid_size: tuple[int, int] = (0, 0)
+    rows: list[Tensor] = field(default_factory=list)
+    calls: list[AttentionCall] = field(default_factory=list)
+    last_input: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    features: Tensor | None = None
+    leaf: Tensor | None = None
+
+    def query(self) -> Tensor:
+        """(B, S): where a sweep starts. One at the class token, 1/N over the patches, or the pool's row."""
+        B, S = self.images.shape[0], self.calls[-1].shape[3]
+        prefix, pooling = self.backbone.prefix, self.backbone.pooling
+        start = wide(self.images.new_zeros(B, S))
+        if pooling == "map":
+            row = fuse_heads(self.rows[-1])
+            start[:, S - row.shape[1] :] = row
+        elif pooling == "token":
+            start[:, 0] = 1
+        else:
+            start[:, prefix:] = 1 / (S - prefix)
+        return start
+
+    def pull(self, row: Tensor, block: int, *, head_fusion: HeadFusion = "mean") -> Tensor:
+        """``row`` times the attention matrix of a block, (B, S); the matrix is made a few rows at a time."""
+        call, out = self.calls[block], torch.zeros_like(row)
+        for start, stop in call.chunks():
+            part = row[:, start:stop]
+            if part.any():
+                out = out + torch.einsum("bq,bqk->bk", part, fuse_heads(call.rows(start, stop), head_fusion).to(row))
+        return out
+
+    def to_grid(self, row: Tensor) -> Tensor:
+        """(B, S) or (B, N) -> (B, Gh, Gw): the patch tokens, which come last."""
+        Gh, Gw = self.grid_size
+        return row[:, row.shape[1] - Gh * Gw :].reshape(row.shape[0], Gh, Gw)
+
+    def gradient(self, target: Tensor | Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Activation of the gradient layer and the derivative of the target with respect to it.
+
+        Parameters
+        ----------
+        target : (B,) classes, or a callable from one image's logits (K,) to a scalar
+
+        Returns
+        -------
+        (B, D, Gh, Gw) twice
+            Activation and gradient, detached, at least float32.
+        """
+        assert self.leaf is not None
+        with torch.enable_grad():
+            if isinstance(target, Tensor):
+                score = self.logits.gather(1, target[:, None]).sum()
+            else:
+                score = torch.stack([target(logits) for logits in self.logits]).sum()
+        (gradient,) = torch.autograd.grad(score, self.leaf, retain_graph=True, allow_unused=True)
+        if gradient is None:
+            raise UnsupportedModelError(
+                f"a target that depends on layer {self.backbone.layer!r} of {type(self.backbone.model).__name__} was "
+                "needed, but its gradient does not reach it; choose a target that uses the model's output"
+            )
+        return self.spatial(self.leaf.detach()), self.spatial(gradient)
+
+    def spatial(self, activation: Tensor) -> Tensor:
+        """Tokens (B, S, D), or a map in either layout, as (B, D, Gh, Gw), at least float32."""
+        Gh, Gw = self.grid_size
+        if activation.ndim == 3:
+            patches = activation[:, activation.shape[1] - Gh * Gw :]  # (B, N, D)
+            activation = patches.transpose(1, 2).unflatten(2, (Gh, Gw))
+        return wide(activation)
+
+    def replay_masked(self, keep: Tensor) -> Tensor:
+        """The last block once more on the same tokens, dropped patches hidden (Eq. 6 to 8): (B, S, D)."""
+        assert self.last_input is not None
+        args, kwargs = self.last_input
+        backbone = self.backbone
+        with quiet_pass(backbone.model, self.images):
+            return run_masked(
+                backbone.blocks[-1], backbone.attentions[-1], keep, *args, prefix=backbone.prefix, **kwargs
+            )
+
+
+def observe(backbone: Backbone, images: Tensor, needs: frozenset[str]) -> Observation:
+    """Run the model once and record what ``needs`` names.
+
+    Parameters
+    ----------
+    backbone
+        From ``describe``.
+    images : (B, 3, H, W)
+        Preprocessed, on the model's device.
+    needs
+        Any of "rows", "attention", "tokens", "features", "gradient"; the model must give them.
+
+    Raises
+    ------
+    UnsupportedModelError
+        The model does not give what is needed, or an attention module did something else than its family does.
+    """
+    check_images(images)
+    seen = Observation(backbone, images)
+    with quiet_pass(backbone.model, images) as images:
+        if backbone.family == "spatial":
+            _observe_spatial(seen, images, needs)
+        else:
+            _observe_tokens(seen, images, needs)
+    return seen
+
+
+def _observe_spatial(seen: Observation, images: Tensor, needs: frozenset[str]) -> None:
+    model: Any = seen.backbone.model
+    features = model.forward_features(images)
+    width = model.num_features
+    if not isinstance(features, Tensor) or features.ndim != 4 or width not in (features.shape[1], features.shape[3]):
+        raise UnsupportedModelError(
+            f"a feature map (B, {width}, h, w) was needed from {type(model).__name__}.forward_features, got "
+            f"{tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__}; "
+            "use a timm CNN, or a transformer with global attention"
+        )
+    if "gradient" in needs:
+        seen.leaf = features = features.detach().requires_grad_()
+        torch.set_grad_enabled(True)  # until quiet_pass ends
+    seen.logits = model.forward_head(features)
+    channels_last = features.shape[1] != width
+    seen.features = wide(features.detach().movedim(-1, 1) if channels_last else features.detach())
+    seen.grid_size = tuple(seen.features.shape[-2:])  # type: ignore[assignment]
+
+
+def _observe_tokens(seen: Observation, images: Tensor, needs: frozenset[str]) -> None:
+    backbone = seen.backbone
+    seen.grid_size = backbone.grid_size(*images.shape[-2:])
+    recorder = _Recorder(seen, keep="attention" in needs)
+    with ExitStack() as stack:
+        if needs & {"rows", "attention"}:
+            stack.enter_context(intercept(recorder.handlers()))
+        if "tokens" in needs:
+            stack.enter_context(hooked(backbone.blocks[-1], on_input=recorder.last_input))
+        if "features" in needs:
+            stack.enter_context(hooked(features_layer(backbone), on_output=recorder.features))
+        if "gradient" in needs:
+            layer = unwrap(backbone.model.get_submodule(backbone.layer))
+            stack.enter_context(hooked(layer, on_output=recorder.leaf))
+        seen.logits = backbone.model(images)
+    recorder.check(needs)
+
+
+def features_layer(backbone: Backbone) -> nn.Module:
+    """The model's last norm: its output is what the classifier reads before pooling."""
+    return unwrap(backbone.model.get_submodule("encoder.ln" if backbone.family == "torchvision-vit" else "norm"))
+
+
+class _Recorder:
+    """Fills an ``Observation`` during the forward and checks afterwards that each module did what its family does."""
+
+    def __init__(self, seen: Observation, keep: bool) -> None:
+        self.seen, self.keep = seen, keep
+        self.made: dict[nn.Module, list[AttentionCall | tuple[int, ...]]] = {}
+
+    def handlers(self) -> dict[nn.Module, Handler]:
+        backbone = self.seen.backbone
+        modules = [*backbone.attentions, *([backbone.pool] if backbone.pool is not None else [])]
+        return {module: self._handler(module) for module in modules}
+
+    def _handler(self, module: nn.Module) -> Handler:
+        made = self.made.setdefault(module, [])
+        backbone = self.seen.backbone
+
+        def record(call: AttentionCall) -> None:
+            made.append(call.shape)
+            if backbone.pool is None or module is backbone.pool:
+                self.seen.rows.append(query_rows(call, backbone).detach())
+            if self.keep and module is not backbone.pool:
+                self.seen.calls.append(call.detached())
+
+        return record
+
+    def last_input(self, args: Any, kwargs: Any) -> None:
+        self.seen.last_input = (args, kwargs)
+
+    def features(self, output: Tensor) -> None:
+        self.seen.features = self.seen.spatial(output.detach())
+
+    def leaf(self, output: Tensor) -> Tensor:
+        self.seen.leaf = output.detach().requires_grad_()
+        torch.set_grad_enabled(True)  # the rest of this forward is differentiable; quiet_pass ends it
+        return self.seen.leaf
+
+    def check(self, needs: frozenset[str]) -> None:
+        """Zero maps, too many, or of another shape: an error that names the module, never a wrong result."""
+        backbone, (Gh, Gw) = self.seen.backbone, self.seen.grid_size
+        S = backbone.prefix + Gh * Gw
+        names = {module: name for name, module in backbone.model.named_modules()}
+        for module, shapes in self.made.items():
+            expected = "one call of attention"
+            good = len(shapes) == 1
+            if good and module is not backbone.pool:
+                expected, good = f"attention over {S} tokens", tuple(shapes[0][2:]) == (S, S)  # type: ignore[index]
+            if not good:
+                raise UnsupportedModelError(
+                    f"{expected} was needed from {names.get(unwrap(module), '?')!r} of "
+                    f"{type(backbone.model).__name__}, got shapes {shapes}; "
+                    "if the model builds attention in another way, use a gradient method"
+                )

@@ -1,0 +1,87 @@
+"""What a pass needs around it so that the model is as it was, also after an exception and between threads."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trt_cam.backbone import unwrap
+from trt_cam.errors import InputError
+
+_guard = threading.Lock()
+_evaluating: weakref.WeakKeyDictionary[nn.Module, list[Any]] = weakref.WeakKeyDictionary()
+_eager: list[Any] = []  # [count, stance], shared by all threads
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode for the duration; the first pass on a model switches it, the last one that ends puts it back."""
+    with _guard:
+        entry = _evaluating.setdefault(model, [0, []])
+        if entry[0] == 0:
+            entry[1] = [module for module in model.modules() if module.training]
+            for module in entry[1]:
+                module.training = False
+        entry[0] += 1
+    try:
+        yield
+    finally:
+        with _guard:
+            entry[0] -= 1
+            if entry[0] == 0:
+                for module in entry[1]:
+                    module.training = True
+                del _evaluating[model]
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """Compiled code runs uncompiled for the duration: hooks and modes do not fire inside compiled graphs."""
+    if "torch._dynamo" not in sys.modules:  # then nothing can be compiled, and the import would cost a second
+        yield
+        return
+    with _guard:
+        if not _eager:
+            stance = torch.compiler.set_stance("force_eager")
+            stance.__enter__()
+            _eager.extend([0, stance])
+        _eager[0] += 1
+    try:
+        yield
+    finally:
+        with _guard:
+            _eager[0] -= 1
+            if _eager[0] == 0:
+                _eager[1].__exit__(None, None, None)
+                _eager.clear()
+
+
+@contextmanager
+def quiet_pass(model: nn.Module, images: Tensor) -> Iterator[Tensor]:
+    """Everything a pass needs around it: eval mode, eager code, no gradients, no inference tensors."""
+    with ExitStack() as stack:
+        stack.enter_context(eval_mode(unwrap(model)))
+        stack.enter_context(eagerly())
+        if torch.is_inference_mode_enabled() or images.is_inference():
+            stack.enter_context(torch.inference_mode(False))
+            images = images.clone()
+        stack.enter_context(torch.no_grad())
+        yield images
+
+
+def check_images(images: Tensor) -> None:
+    """Refuse what is not a preprocessed batch."""
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        came = f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(
+            f"preprocessed images (B, 3, H, W) of a float dtype were needed, got {came}; for photos: localize"
+        )
+    if not images.isfinite().all():
+        raise InputError("finite images were needed, got NaN or infinity; check the preprocessing")

@@ -1,0 +1,83 @@
+"""Running a model's own blocks under a key mask, or on other tokens than its forward would give them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trt_cam.backbone import Backbone
+from trt_cam.observe.calls import AttentionCall, Handler, hooked, intercept, query_rows
+from trt_cam.observe.quiet import eagerly
+from trt_cam.ops.attention import masked_attention, selection_mask
+
+
+def run_masked(
+    block: nn.Module, attention: nn.Module, keep: Tensor, *args: Any, prefix: int, eps: float = 0.0, **kwargs: Any
+) -> Tensor:
+    """Run one transformer block under the key mask of Eq. 6; ``args[0]`` are its tokens (B, P + N, D)."""
+
+    def masked(call: AttentionCall) -> Tensor:
+        if call.weights is not None:  # computed by the model itself: renormalise over the readable keys
+            kept = call.weights * selection_mask(keep, prefix=prefix)
+            return kept / kept.sum(dim=-1, keepdim=True)
+        assert call.q is not None and call.k is not None and call.v is not None
+        return masked_attention(call.q, call.k, call.v, keep, eps=eps, scale=call.scale, bias=call.bias, prefix=prefix)
+
+    with eagerly(), intercept({attention: masked}):
+        return block(*args, **kwargs)
+
+
+def unbiased(call: AttentionCall) -> Tensor | None:
+    """Answer a fused call without its position bias: for tokens that have no position."""
+    if call.bias is None or call.q is None or call.k is None or call.v is None:
+        return None
+    return F.scaled_dot_product_attention(call.q, call.k, call.v, scale=call.scale)
+
+
+def rewrite_last_block(
+    backbone: Backbone,
+    images: Tensor,
+    rewrite: Callable[[list[Tensor], Tensor, dict[str, Any]], Tensor],
+    taps: Sequence[nn.Module] = (),
+) -> tuple[Tensor, list[Any], Tensor]:
+    """One forward, differentiable, in which the last block reads other tokens.
+
+    Parameters
+    ----------
+    backbone
+        A transformer; its own forward runs, so stem, positions, final norm, pooling and head are its own.
+    images : (B, 3, H, W)
+    rewrite
+        Called once before the last block as ``rewrite(rows, tokens, kwargs)``: the query rows of the L - 1 blocks
+        before it, each (B, nh, S); its tokens Z_{L-1} (B, S, D); and its other arguments. It returns the tokens to
+        read instead, (B, P + n, D). They have no position: rotary and relative bias are left out.
+    taps
+        Modules whose outputs are wanted too.
+
+    Returns
+    -------
+    logits (B, K), outputs of ``taps``, input of block L - 1 (that is Z_{L-2}, (B, S, D))
+    """
+    rows: list[Tensor] = []
+    found: dict[int, Any] = {}
+
+    def before_last(args: Any, kwargs: Any) -> Any:
+        return (rewrite(rows, args[0], kwargs), *args[1:]), {**kwargs, **({"rope": None} if "rope" in kwargs else {})}
+
+    handlers: dict[nn.Module, Handler] = {
+        module: lambda call: rows.append(query_rows(call, backbone)) for module in backbone.attentions[:-1]
+    }
+    handlers[backbone.attentions[-1]] = unbiased
+    with ExitStack() as stack:
+        stack.enter_context(eagerly())
+        stack.enter_context(intercept(handlers))
+        stack.enter_context(hooked(backbone.blocks[-1], on_input=before_last))
+        stack.enter_context(hooked(backbone.blocks[-2], on_input=lambda args, kwargs: found.update({-1: args[0]})))
+        for index, tap in enumerate(taps):
+            stack.enter_context(hooked(tap, on_output=lambda out, index=index: found.update({index: out})))
+        logits = backbone.model(images)
+    return logits, [found[index] for index in range(len(taps))], found[-1]
