@@ -37,7 +37,7 @@ def minmax(maps: Tensor) -> tuple[Tensor, Tensor]:
 
     Notes
     -----
-    A constant map is not exactly constant any more once it was resized, hence the allowance of a few rounding steps:
+    A constant map is not exactly constant any more once it was resized, hence the allowance of 64 rounding steps:
     without it, noise in the last digit would be stretched into a picture.
 
     Examples
@@ -52,7 +52,7 @@ def minmax(maps: Tensor) -> tuple[Tensor, Tensor]:
     maps = _checked(maps, "(..., H, W)", 2, 99)
     low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
     span = high - low
-    flat = span <= 8 * torch.finfo(maps.dtype).eps * torch.maximum(low.abs(), high.abs())
+    flat = span <= 64 * torch.finfo(maps.dtype).eps * torch.maximum(low.abs(), high.abs())
     stretched = (maps - low) / torch.where(flat, 1.0, span)
     return stretched.masked_fill(flat, 0.0), flat[..., 0, 0]
 

@@ -1,0 +1,39 @@
+"""Fixtures that several test files use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+SHARED = "TRT_CAM_SHARED"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with the parity numbers and data sets that are too large for this repository."""
+    folder = os.environ.get(SHARED)
+    if not folder:
+        pytest.skip(f"needs the shared data: set {SHARED} to its folder")
+    if not (Path(folder) / "parity").is_dir():
+        pytest.skip(f"{SHARED} is {folder}, where no folder 'parity' exists")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Folder with the small parity files of this repository."""
+    return Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
