@@ -39,7 +39,10 @@ class Backbone:
     prefix : number P of tokens before the patch tokens (class, distillation, registers)
     pooling : what the classifier reads: "token", "avg", "map", or "none" where there is no classifier to tell
     layer : dotted name of the layer whose activation gradient methods differentiate
-    layer_at : "output" of that layer; the whole feature extractor for models without blocks
+    middle : dotted names of the middle layers whose tokens say which places belong together
+    gives : what can be observed, in the words of ``Explainer.requires``
+    class_token : whether the classifier reads a class token
+    channels_last : whether the spatial features are (B, h, w, D)
     """
 
     model: nn.Module
@@ -50,8 +53,10 @@ class Backbone:
     prefix: int = 0
     pooling: Pooling = "avg"
     layer: str = ""
+    middle: tuple[str, ...] = ()
     gives: frozenset[str] = frozenset()
     class_token: bool = False
+    channels_last: bool = False
     grid_of: Callable[[int, int], tuple[int, int]] | None = field(default=None, repr=False)
 
     @property
@@ -128,7 +133,7 @@ def timm_transformer(model: nn.Module) -> Backbone | None:
     class_token = getattr(model, "cls_token", None) is not None and pooling == "token"
     last = len(blocks) - 1
     before_attention = pooling == "token" and hasattr(blocks[last], "norm1")
-    gives = {"rows", "attention", "tokens", "features", "gradient"}
+    gives = {"rows", "attention", "tokens", "features", "gradient", "middle"}
     if class_token:
         gives.add("class token")
     if count_classes(model):
@@ -142,6 +147,7 @@ def timm_transformer(model: nn.Module) -> Backbone | None:
         prefix=int(model.num_prefix_tokens),
         pooling=pooling,
         layer=f"blocks.{last}.norm1" if before_attention else f"blocks.{last}",
+        middle=trunk_stages(model) or (f"blocks.{2 * len(blocks) // 3 - 1}", f"blocks.{last - 1}"),
         gives=frozenset(gives),
         class_token=class_token,
         grid_of=lambda height, width: tuple(model.patch_embed.dynamic_feat_size((height, width))),
@@ -153,7 +159,7 @@ def torchvision_vit(model: nn.Module) -> Backbone | None:
     if type(model).__name__ != "VisionTransformer" or not hasattr(model, "encoder") or not hasattr(model, "conv_proj"):
         return None
     blocks = tuple(model.encoder.layers)
-    gives = {"rows", "attention", "features", "gradient", "class token", "classifier"}
+    gives = {"rows", "attention", "features", "gradient", "middle", "class token", "classifier"}
     patch = int(model.patch_size)
     return Backbone(
         model=model,
@@ -163,6 +169,7 @@ def torchvision_vit(model: nn.Module) -> Backbone | None:
         prefix=1,
         pooling="token",
         layer=f"encoder.layers.encoder_layer_{len(blocks) - 1}.ln_1",
+        middle=tuple(f"encoder.layers.encoder_layer_{i}" for i in (2 * len(blocks) // 3 - 1, len(blocks) - 2)),
         gives=frozenset(gives),
         class_token=True,
         grid_of=lambda height, width: (height // patch, width // patch),
@@ -173,8 +180,32 @@ def timm_spatial(model: nn.Module) -> Backbone | None:
     """Any other timm model whose ``forward_features`` is a spatial map: CNNs, and hierarchical transformers."""
     if not (hasattr(model, "forward_features") and hasattr(model, "forward_head") and hasattr(model, "num_features")):
         return None
+    middle = conv_stages(model)
     gives = {"features", "gradient"} | ({"classifier"} if count_classes(model) else set())
-    return Backbone(model=model, family="spatial", pooling="avg", layer="forward_features", gives=frozenset(gives))
+    return Backbone(
+        model=model,
+        family="spatial",
+        pooling="avg",
+        layer="forward_features",
+        middle=middle,
+        gives=frozenset(gives | ({"middle"} if middle else set())),
+        channels_last=getattr(model, "output_fmt", "NCHW") == "NHWC",
+    )
+
+
+def conv_stages(model: nn.Module) -> tuple[str, ...]:
+    """The two stages before the last one of a CNN: middle features carry an object's extent, the last ones do not."""
+    for container in ("blocks", "stages", "layers"):
+        stages = getattr(model, container, None)
+        if isinstance(stages, (nn.Sequential, nn.ModuleList)) and len(stages) > 2:
+            return tuple(f"{container}.{index}" for index in (len(stages) - 3, len(stages) - 2))
+    return tuple(name for name in ("layer2", "layer3") if hasattr(model, name))
+
+
+def trunk_stages(model: nn.Module) -> tuple[str, ...]:
+    """The same of a hybrid's convolutional trunk, at ``patch_embed.trunk``; none for other transformers."""
+    trunk = getattr(getattr(model, "patch_embed", None), "trunk", None)
+    return tuple(f"patch_embed.trunk.{name}" for name in conv_stages(trunk)) if isinstance(trunk, nn.Module) else ()
 
 
 FAMILIES: tuple[Callable[[nn.Module], Backbone | None], ...] = (timm_transformer, torchvision_vit, timm_spatial)
@@ -248,13 +279,20 @@ def class_evidence(backbone: Backbone, features: Tensor, target: Tensor) -> Tens
             f"class evidence needs a linear classifier, but {type(backbone.model).__name__} has none; "
             "methods that do without: raw-attention, rollout"
         )
-    norm = getattr(backbone.model, "fc_norm", None)
-    if isinstance(norm, nn.Module):
-        features = norm(features.movedim(1, -1)).movedim(-1, 1)
+    features = pooled_alone(backbone, features)
     weight = torch.stack([head.weight for head in heads]).mean(0)[target]  # (B, D)
     grid = torch.einsum("bdhw,bd->bhw", features, weight.to(features.dtype))
     biases = [head.bias[target] for head in heads if head.bias is not None]
     return grid + torch.stack(biases).mean(0)[:, None, None] if biases else grid
+
+
+def pooled_alone(backbone: Backbone, features: Tensor) -> Tensor:
+    """What the classifier would read if each position were the only one: pool and norm of the head, (B, D, Gh, Gw)."""
+    tokens = features.movedim(1, -1)  # (B, Gh, Gw, D)
+    if backbone.pool is not None:
+        tokens = backbone.pool(tokens.flatten(0, 2)[:, None]).view_as(tokens)
+    norm = getattr(backbone.model, "fc_norm", None)
+    return (norm(tokens) if isinstance(norm, nn.Module) else tokens).movedim(-1, 1)
 
 
 # ------------------------------------------------------------------------------------------------- preprocessing

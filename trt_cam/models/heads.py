@@ -100,23 +100,46 @@ class TPSM(nn.Module):
         return f"u={self.u}, mode={self.mode!r}, eps={self.eps}"
 
 
+class ConvHead(nn.Conv2d):
+    """A 3x3 convolution to K class maps, of which only the asked ones are made.
+
+    The logits, spatial means of all K maps, come from nine window sums of the features.
+    """
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__(width, num_classes, kernel_size=3, padding=1)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Spatial mean of every class map: (B, D, Gh, Gw) to (B, K)."""
+        Gh, Gw = features.shape[-2:]
+        padded = F.pad(features, (1, 1, 1, 1))
+        windows = [padded[:, :, i : i + Gh, j : j + Gw].mean(dim=(2, 3)) for i in range(3) for j in range(3)]
+        return F.linear(torch.stack(windows, dim=2).flatten(1), self.weight.flatten(1), self.bias)
+
+    def maps(self, features: Tensor, target: Tensor) -> Tensor:
+        """Maps of the asked classes, signed: ``target`` (B, T) to (B, T, Gh, Gw)."""
+        (B, T), (D, Gh, Gw) = target.shape, features.shape[1:]
+        weight = self.weight[target.flatten()]  # (B * T, D, 3, 3)
+        maps = F.conv2d(features.reshape(1, B * D, Gh, Gw), weight, padding=1, groups=B).view(B, T, Gh, Gw)
+        return maps if self.bias is None else maps + self.bias[target][..., None, None]
+
+
 class CamBranch(nn.Module):
     """Class activation branch of the authors' code: a block, a norm, and a 3x3 convolution to K class maps.
 
-    ``reads`` names what it is given: "tokens", the patch and prefix tokens of an inner block. Maps are made only for
-    the classes asked for; the logits, their spatial means, come from nine window sums of the features.
+    ``reads`` names what it is given: "tokens", the patch and prefix tokens of an inner block.
     """
 
     reads = "tokens"
 
-    def __init__(self, block: nn.Module, norm: nn.Module, head: nn.Conv2d) -> None:
+    def __init__(self, block: nn.Module, norm: nn.Module, head: ConvHead) -> None:
         super().__init__()
         self.block, self.norm, self.head = block, norm, head
 
     @classmethod
     def from_backbone(cls, backbone: Backbone, num_classes: int) -> CamBranch:
         """Start from copies of the backbone's last block and final norm."""
-        head = nn.Conv2d(width_of(backbone), num_classes, kernel_size=3, padding=1)
+        head = ConvHead(width_of(backbone), num_classes)
         return cls(copy_block(backbone), copy_norm(backbone), head.to(next(backbone.blocks[-1].parameters())))
 
     def forward(self, tokens: Tensor, grid_size: tuple[int, int], **block_args: Any) -> Tensor:
@@ -126,18 +149,12 @@ class CamBranch(nn.Module):
         return tokens.transpose(1, 2).unflatten(2, (Gh, Gw))
 
     def logits(self, features: Tensor) -> Tensor:
-        """Spatial mean of every class map, (B, K), without making the maps."""
-        Gh, Gw = features.shape[-2:]
-        padded = F.pad(features, (1, 1, 1, 1))
-        windows = [padded[:, :, i : i + Gh, j : j + Gw].mean(dim=(2, 3)) for i in range(3) for j in range(3)]
-        return F.linear(torch.stack(windows, dim=2).flatten(1), self.head.weight.flatten(1), self.head.bias)
+        """Spatial mean of every class map, (B, K)."""
+        return self.head.logits(features)
 
     def maps(self, features: Tensor, target: Tensor) -> Tensor:
         """Class maps M_C of the asked classes: ``target`` (B, T) to (B, T, Gh, Gw), signed."""
-        (B, T), (D, Gh, Gw) = target.shape, features.shape[1:]
-        weight = self.head.weight[target.flatten()]  # (B * T, D, 3, 3)
-        maps = F.conv2d(features.reshape(1, B * D, Gh, Gw), weight, padding=1, groups=B).view(B, T, Gh, Gw)
-        return maps if self.head.bias is None else maps + self.head.bias[target][..., None, None]
+        return self.head.maps(features, target)
 
     def rank(self, features: Tensor, importance: Tensor) -> Tensor | None:
         """None: classes are ranked by the TPSM branch, as in the paper."""

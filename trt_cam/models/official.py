@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +12,7 @@ from trt_cam.errors import InputError, WeightsError
 from trt_cam.models.trt import TRTLocalizer
 from trt_cam.models.weights import build_backbone, load_tensors
 
+NEEDED = ("patch_embed.proj.weight", "cls_token", "pos_embed", "head.weight", "score_head.weight")
 RENAMED = (
     ("score_layer.", "tpsm.block."),
     ("score_norm.", "tpsm.norm."),
@@ -20,12 +21,14 @@ RENAMED = (
     ("camfuse_block.cam_norm.", "cam.norm."),
     ("camfuse_block.cam_head.", "cam.head."),
 )
+NEEDED = {"patch_embed.proj.weight": 4, "cls_token": 3, "pos_embed": 3, "head.weight": 2, "score_head.weight": 2}
+"""Tensors that the architecture is read from, with their numbers of axes."""
 
 
 def from_official(state_dict: Mapping[str, Any], *, num_heads: int | None = None, u: float = 0.65) -> TRTLocalizer:
     """See ``TRTLocalizer.from_official``."""
-    tensors = {official_name(name): tensor for name, tensor in unwrapped(state_dict).items()}
-    settings = official_architecture(tensors, num_heads)
+    tensors = {official_name(name): tensor for name, tensor in stripped(state_dict, NEEDED).items()}
+    settings = architecture(tensors, num_heads)
     backbone = build_backbone({"builder": "vit", "settings": settings}, tensors["backbone.head.weight"].shape[0])
     fused = any(name.startswith("cam.") for name in tensors)
     net = TRTLocalizer(backbone, u=u, eps=1e-6, divide=not fused, cam="branch" if fused else None)
@@ -33,7 +36,7 @@ def from_official(state_dict: Mapping[str, Any], *, num_heads: int | None = None
     return net.eval()
 
 
-def unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+def stripped(state_dict: Mapping[str, Any], needed: Sequence[str]) -> dict[str, Tensor]:
     """A checkpoint's tensors without the outer "state_dict" and the ``module.`` of data parallel training."""
     if not isinstance(state_dict, Mapping):
         raise WeightsError(
@@ -41,11 +44,11 @@ def unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
         )
     inner = state_dict.get("state_dict", state_dict)
     tensors = {str(name).removeprefix("module."): value for name, value in inner.items() if isinstance(value, Tensor)}
-    needed = ("patch_embed.proj.weight", "cls_token", "pos_embed", "head.weight", "score_head.weight")
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise WeightsError(
-            f"a checkpoint of the authors' TRT or TRTFuse was needed, but it lacks {missing}; got {sorted(tensors)[:4]}"
+            f"a checkpoint with {list(needed)} was needed, but it lacks {missing} or they have other "
+            f"axes; got {sorted(tensors)[:4]}; load another file"
         )
     return tensors
 
@@ -58,12 +61,9 @@ def official_name(name: str) -> str:
     return f"backbone.{name}"
 
 
-def official_architecture(tensors: Mapping[str, Tensor], num_heads: int | None) -> dict[str, Any]:
+def architecture(tensors: Mapping[str, Tensor], num_heads: int | None) -> dict[str, Any]:
     """Arguments of timm's VisionTransformer that fit the tensors."""
-    width, patch = (
-        tensors["backbone.patch_embed.proj.weight"].shape[0],
-        tensors["backbone.patch_embed.proj.weight"].shape[-1],
-    )
+    width, _, _, patch = tensors["backbone.patch_embed.proj.weight"].shape
     side = round((tensors["backbone.pos_embed"].shape[1] - 1) ** 0.5)
     blocks = {int(found[1]) for name in tensors if (found := re.match(r"backbone\.blocks\.(\d+)\.", name))}
     if num_heads is None:
@@ -72,8 +72,8 @@ def official_architecture(tensors: Mapping[str, Tensor], num_heads: int | None) 
                 f"num_heads was needed: width {width} is no multiple of 64, so it cannot be derived; pass it"
             )
         num_heads = width // 64
-    if num_heads < 1 or width % num_heads:
-        raise InputError(f"num_heads must divide the width {width}, got {num_heads}")
+    if not isinstance(num_heads, int) or num_heads < 1 or width % num_heads:
+        raise InputError(f"num_heads must be an int that divides the width {width}, got {num_heads!r}")
     return {
         "img_size": side * patch,
         "patch_size": patch,

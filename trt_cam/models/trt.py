@@ -123,6 +123,7 @@ class TRTLocalizer(nn.Module):
         """Number K of classes."""
         return count_classes(self.backbone)
 
+    @torch.compiler.disable
     def forward(self, images: Tensor, target: Tensor | None = None) -> TRTOutput:
         """Logits, maps and selection of one batch.
 

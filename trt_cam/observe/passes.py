@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trt_cam.backbone import Backbone, unwrap
+from trt_cam.backbone import Backbone, class_evidence, unwrap
 from trt_cam.errors import UnsupportedModelError
 from trt_cam.observe.calls import AttentionCall, Handler, hooked, intercept, query_rows, wide
 from trt_cam.observe.quiet import check_images, quiet_pass
@@ -32,6 +32,9 @@ class Observation:
     calls : one ``AttentionCall`` per block, q and k kept. With "attention".
     last_input : args and kwargs of the last block: Z_{L-1} first. With "tokens".
     features : (B, D, Gh, Gw), what the classifier reads before pooling. With "features".
+    middle : outputs of the backbone's middle layers, each (B, D, h, w). With "middle".
+    output : what the model returned, where it returns more than logits.
+    head : a convolutional classifier over the features, in place of the model's own; None for most models.
     """
 
     backbone: Backbone
@@ -42,6 +45,9 @@ class Observation:
     calls: list[AttentionCall] = field(default_factory=list)
     last_input: tuple[tuple[Any, ...], dict[str, Any]] | None = None
     features: Tensor | None = None
+    middle: list[Tensor] = field(default_factory=list)
+    output: Any = None
+    head: Any = None
     leaf: Tensor | None = None
 
     def query(self) -> Tensor:
@@ -100,11 +106,28 @@ class Observation:
 
     def spatial(self, activation: Tensor) -> Tensor:
         """Tokens (B, S, D), or a map in either layout, as (B, D, Gh, Gw), at least float32."""
-        Gh, Gw = self.grid_size
         if activation.ndim == 3:
+            Gh, Gw = self.grid_size
             patches = activation[:, activation.shape[1] - Gh * Gw :]  # (B, N, D)
-            activation = patches.transpose(1, 2).unflatten(2, (Gh, Gw))
+            return wide(patches.transpose(1, 2).unflatten(2, (Gh, Gw)))
+        if self.backbone.channels_last:
+            activation = activation.movedim(-1, 1)
         return wide(activation)
+
+    def add_middle(self, output: Tensor) -> None:
+        """Keep the output of a middle layer."""
+        self.middle.append(self.spatial(output.detach()))
+
+    def class_map(self, features: Tensor, target: Tensor) -> Tensor:
+        """Evidence for the target at each position of features (B, D, Gh, Gw): (B, Gh, Gw)."""
+        if self.head is not None:
+            return self.head.maps(features, target[:, None])[:, 0]
+        return class_evidence(self.backbone, features, target)
+
+    def normed(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, S, D) after the model's last norm, the patches as (B, D, Gh, Gw)."""
+        with quiet_pass(self.backbone.model, self.images):
+            return self.spatial(features_layer(self.backbone)(tokens))
 
     def replay_masked(self, keep: Tensor) -> Tensor:
         """The last block once more on the same tokens, dropped patches hidden (Eq. 6 to 8): (B, S, D)."""
@@ -117,7 +140,14 @@ class Observation:
             )
 
 
-def observe(backbone: Backbone, images: Tensor, needs: frozenset[str]) -> Observation:
+def features_layer(backbone: Backbone) -> nn.Module:
+    """The model's last norm: its output is what the classifier reads before pooling."""
+    return unwrap(backbone.model.get_submodule("encoder.ln" if backbone.family == "torchvision-vit" else "norm"))
+
+
+def observe(
+    backbone: Backbone, images: Tensor, needs: frozenset[str], *, via: nn.Module | None = None, **via_args: Any
+) -> Observation:
     """Run the model once and record what ``needs`` names.
 
     Parameters
@@ -127,7 +157,9 @@ def observe(backbone: Backbone, images: Tensor, needs: frozenset[str]) -> Observ
     images : (B, 3, H, W)
         Preprocessed, on the model's device.
     needs
-        Any of "rows", "attention", "tokens", "features", "gradient"; the model must give them.
+        Any of "rows", "attention", "tokens", "features", "middle", "gradient"; the model must give them.
+    via
+        A module around the backbone to run in its place, as ``via(images, **via_args)``.
 
     Raises
     ------
@@ -136,11 +168,13 @@ def observe(backbone: Backbone, images: Tensor, needs: frozenset[str]) -> Observ
     """
     check_images(images)
     seen = Observation(backbone, images)
-    with quiet_pass(backbone.model, images) as images:
+    with quiet_pass(via or backbone.model, images) as images, ExitStack() as stack:
+        for name in backbone.middle if "middle" in needs else ():
+            stack.enter_context(hooked(unwrap(backbone.model.get_submodule(name)), on_output=seen.add_middle))
         if backbone.family == "spatial":
             _observe_spatial(seen, images, needs)
         else:
-            _observe_tokens(seen, images, needs)
+            _observe_tokens(seen, images, needs, via or backbone.model, via_args)
     return seen
 
 
@@ -158,12 +192,13 @@ def _observe_spatial(seen: Observation, images: Tensor, needs: frozenset[str]) -
         seen.leaf = features = features.detach().requires_grad_()
         torch.set_grad_enabled(True)  # until quiet_pass ends
     seen.logits = model.forward_head(features)
-    channels_last = features.shape[1] != width
-    seen.features = wide(features.detach().movedim(-1, 1) if channels_last else features.detach())
-    seen.grid_size = tuple(seen.features.shape[-2:])  # type: ignore[assignment]
+    seen.features = seen.spatial(features.detach())
+    seen.grid_size = (seen.features.shape[-2], seen.features.shape[-1])
 
 
-def _observe_tokens(seen: Observation, images: Tensor, needs: frozenset[str]) -> None:
+def _observe_tokens(
+    seen: Observation, images: Tensor, needs: frozenset[str], run: nn.Module, run_args: dict[str, Any]
+) -> None:
     backbone = seen.backbone
     seen.grid_size = backbone.grid_size(*images.shape[-2:])
     recorder = _Recorder(seen, keep="attention" in needs)
@@ -177,13 +212,9 @@ def _observe_tokens(seen: Observation, images: Tensor, needs: frozenset[str]) ->
         if "gradient" in needs:
             layer = unwrap(backbone.model.get_submodule(backbone.layer))
             stack.enter_context(hooked(layer, on_output=recorder.leaf))
-        seen.logits = backbone.model(images)
+        seen.output = run(images, **run_args)
+    seen.logits = seen.output if isinstance(seen.output, Tensor) else seen.output.logits
     recorder.check(needs)
-
-
-def features_layer(backbone: Backbone) -> nn.Module:
-    """The model's last norm: its output is what the classifier reads before pooling."""
-    return unwrap(backbone.model.get_submodule("encoder.ln" if backbone.family == "torchvision-vit" else "norm"))
 
 
 class _Recorder:

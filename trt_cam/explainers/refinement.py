@@ -1,0 +1,76 @@
+"""Token refinement: TRT with trained heads, and a training-free reading of it for any classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from trt_cam.explainers.base import Explainer, register_explainer
+from trt_cam.models.trt import preliminary_map
+from trt_cam.observe import Observation
+from trt_cam.ops.attention import SelectionMode, cdf_threshold, reattention_map, token_importance
+from trt_cam.ops.maps import minmax
+
+
+@register_explainer
+class TRT(Explainer):
+    """Token Refinement Transformer (Su et al., BMVC 2022, arXiv:2208.01838)::
+
+        grid = M_T * M_C[target]
+
+    of a ``TRTLocalizer``; M_T alone if it has no CAM branch. A refinement spreads M_C before the product and leaves M_T
+    as it is (ours, not the paper's).
+    """
+
+    name = "trt"
+    requires = frozenset({"trt"})
+
+    def grid(self, seen: Observation, target: Tensor) -> Tensor:
+        return seen.output.fused
+
+    def refined(self, seen: Observation, target: Tensor, spread: Callable[[Tensor], Tensor]) -> Tensor:
+        out = seen.output
+        return spread(out.m_t) if out.m_c is None else out.m_t * spread(out.m_c)
+
+    def source(self, seen: Observation) -> str:
+        return "no class: M_T alone" if seen.output.m_c is None else "the trained CAM branch"
+
+
+@register_explainer
+class TRTFree(Explainer):
+    """TRT without training, on a classifier that has no TRT heads. Ours, not the paper's::
+
+        m = normalised sum over blocks 1..L-1 of the query row     keep = tokens that make up a share u of m
+        z = last block on Z_{L-1} with dropped tokens hidden       lambda = softmax over keep of z's class evidence
+        grid = M_T(m, keep, lambda) * minmax(class evidence of the ordinary patch tokens)
+
+    The block of TPSM is the backbone's own last block under the mask of Eq. 6, and the trained scoring head is replaced
+    by what the classifier says of the kept tokens, at ``temperature``.
+    """
+
+    name = "trt-free"
+    requires = frozenset({"rows", "tokens", "features", "classifier"})
+
+    def __init__(self, u: float = 0.65, mode: SelectionMode = "mass", temperature: float = 1.0) -> None:
+        self.u, self.mode, self.temperature = u, mode, temperature
+
+    def grid(self, seen: Observation, target: Tensor) -> Tensor:
+        m_t, m_c = self.factors(seen, target)
+        return m_t * minmax(m_c)[0]
+
+    def refined(self, seen: Observation, target: Tensor, spread: Callable[[Tensor], Tensor]) -> Tensor:
+        m_t, m_c = self.factors(seen, target)
+        return m_t * spread(m_c)
+
+    def factors(self, seen: Observation, target: Tensor) -> tuple[Tensor, Tensor]:
+        """M_T and M_C, (B, Gh, Gw) each."""
+        assert seen.features is not None
+        rows = seen.rows[:-1] or seen.rows
+        prefix = rows[0].shape[2] - seen.grid_size[0] * seen.grid_size[1]
+        m = preliminary_map(rows, prefix)
+        keep = cdf_threshold(m, self.u, mode=self.mode)
+        scored = seen.normed(seen.replay_masked(keep))
+        scores = seen.class_map(scored, target).flatten(1) / self.temperature  # (B, N)
+        m_t = reattention_map(m, keep, token_importance(scores, keep)).unflatten(1, seen.grid_size)
+        return m_t, seen.class_map(seen.features, target)

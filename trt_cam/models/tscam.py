@@ -1,0 +1,62 @@
+"""TS-CAM's network: a vision transformer whose classifier is a convolution over its patch tokens (arXiv:2103.14862)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from trt_cam.backbone import class_names, describe, preprocessing
+from trt_cam.errors import UnsupportedModelError, WeightsError
+from trt_cam.models.heads import ConvHead, width_of
+from trt_cam.models.official import architecture, stripped
+from trt_cam.models.weights import build_backbone, load_tensors
+
+
+class TSCAMNet(nn.Module):
+    """A timm transformer with TS-CAM's head: normed patch tokens, a 3x3 convolution, the spatial mean.
+
+    Parameters
+    ----------
+    backbone
+        A timm transformer; its own classifier is not used.
+    num_classes
+        K.
+    """
+
+    def __init__(self, backbone: nn.Module, num_classes: int) -> None:
+        super().__init__()
+        parts = describe(backbone)
+        if "tokens" not in parts.gives:
+            raise UnsupportedModelError(
+                f"TS-CAM needs a timm transformer with global attention, got {type(parts.model).__name__}; "
+                "for other models use create_explainer('cam', model)"
+            )
+        self.backbone = parts.model
+        self.head = ConvHead(width_of(parts), num_classes)
+        self.num_classes = num_classes
+        self.preprocessing = preprocessing(parts.model)
+        self.classes = class_names(parts.model)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to logits (B, K)."""
+        tokens = self.backbone.forward_features(images)  # type: ignore[operator]
+        grid_size = describe(self.backbone).grid_size(*images.shape[-2:])
+        patches = tokens[:, -grid_size[0] * grid_size[1] :]  # (B, N, D)
+        return self.head.logits(patches.transpose(1, 2).unflatten(2, grid_size))
+
+    @classmethod
+    def from_official(cls, state_dict: Mapping[str, Any], *, num_heads: int | None = None) -> TSCAMNet:
+        """Load a checkpoint of the TS-CAM authors; arguments as ``TRTLocalizer.from_official``."""
+        tensors = stripped(state_dict, ("patch_embed.proj.weight", "cls_token", "pos_embed", "head.weight"))
+        if tensors["head.weight"].ndim != 4:
+            raise WeightsError(
+                f"a TS-CAM checkpoint with a convolution as head was needed, got a head of shape "
+                f"{tuple(tensors['head.weight'].shape)}; use timm for a plain ViT"
+            )
+        named = {name if name.startswith("head.") else f"backbone.{name}": tensor for name, tensor in tensors.items()}
+        backbone = build_backbone({"builder": "vit", "settings": architecture(named, num_heads)}, 0)
+        net = cls(backbone, named["head.weight"].shape[0])
+        load_tensors(net, named, "the checkpoint")
+        return net.eval()
