@@ -224,9 +224,8 @@ def test_the_threshold_is_multiplied_in_float64_and_truncated():
     heat = np.array([[100 / 255, 0.0, 29 / 255, 0.0, 28 / 255]])
     assert boxes_from_map(heat, 0.29, select="all").tolist() == [[0, 0, 1, 1], [2, 0, 3, 1]]  # 0.29 * 100 is below 29
     assert boxes_from_map(heat, 0.29, select="all", levels=None).tolist() == [[0, 0, 1, 1], [2, 0, 3, 1]]
-    single = heat.astype(np.float32)  # 1 / 3 of the float32 maximum, compared in float64
-    single[0, 2] = np.nextafter(np.float32(single[0, 0] / 3), np.float32(1))
-    assert len(boxes_from_map(single, 1 / 3, select="all", levels=None)) == 2
+    single = np.array([[1.0, 0.0, 0.3]], dtype=np.float32)  # float32 has 0.3 a little higher than float64
+    assert len(boxes_from_map(single, 0.3, select="all", levels=None)) == 2
 
 
 def test_without_levels_a_difference_below_one_grey_level_counts():
@@ -242,6 +241,16 @@ def test_a_region_within_a_hole_is_a_region():
     assert boxes_from_map(heat, select="all_external").tolist() == [[0, 0, 7, 7], [3, 3, 4, 4]]
     assert boxes_from_map(heat, select="all").tolist() == [[0, 0, 7, 7], [3, 3, 4, 4], [0, 0, 7, 7]]
     assert boxes_from_map(heat).tolist() == [[0, 0, 7, 7]]
+
+
+def test_of_equal_areas_the_last_first_pixel_wins():
+    heat = np.zeros((6, 18))
+    heat[range(6), range(5, -1, -1)] = 1  # a diagonal line: no area, starts at x = 5 though its box starts at 0
+    heat[0, 2] = 1
+    assert boxes_from_map(heat).tolist() == [[0, 0, 6, 6]]
+    heat[:4, 8:12] = heat[:4, 13:17] = 1  # a solid square and an equal frame to its right
+    heat[1:3, 14:16] = 0
+    assert boxes_from_map(heat).tolist() == [[13, 0, 17, 4]]
 
 
 def test_a_ring_beats_a_larger_solid_by_contour_only():

@@ -265,8 +265,10 @@ def test_importance_of_nothing_is_zero_and_of_one_is_one():
 @pytest.mark.parametrize("level", [-1e4, -100.0, 0.0, 89.0, 1e4])
 @pytest.mark.parametrize("kept", [0, 1, 4])
 def test_importance_and_its_gradient_are_finite(eps, level, kept):
-    scores = (level + torch.arange(4.0)[None]).requires_grad_()
+    scores = (level - torch.arange(4.0)[None]).requires_grad_()
     importance = token_importance(scores, torch.arange(4)[None] < kept, eps=eps)
+    assert not importance[0, kept:].any()
+    assert eps or importance.sum().item() == pytest.approx(min(kept, 1), abs=1e-6)
     (importance * torch.arange(4.0)).sum().backward()
     assert importance.isfinite().all() and scores.grad.isfinite().all()
     assert not scores.grad[:, kept:].any()

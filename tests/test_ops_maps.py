@@ -97,8 +97,15 @@ def test_a_flat_map_is_zeros_and_flagged(value):
 @pytest.mark.parametrize("mode", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("size", [(224, 224), (500, 333), (7, 7)])
 def test_a_flat_map_stays_flat_through_a_resize(mode, size):
-    flat = minmax(resize(torch.tensor([0.1, -1234.567, 7e-9]).reshape(3, 1, 1).expand(3, 14, 14), size, mode))[1]
-    assert flat.all()
+    constant = torch.tensor([0.1, -1234.567, 7e-9]).reshape(3, 1, 1).expand(3, 14, 14)
+    stretched, flat = minmax(resize(constant, size, mode))
+    assert flat.all() and not stretched.any()
+
+
+def test_gradients_of_a_flat_map_are_finite():
+    maps = torch.ones(1, 3, 3, requires_grad=True)
+    minmax(maps)[0].sum().backward()
+    assert maps.grad.isfinite().all()
 
 
 def test_a_faint_map_is_not_flat():
