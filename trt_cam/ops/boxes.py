@@ -128,15 +128,19 @@ def box_iou(boxes1: Array, boxes2: Array) -> Array:
 
 def _boxes(heat: NDArray[Any], threshold: float, select: Select, rank: Rank, levels: int | None) -> NDArray[np.int64]:
     mask = _foreground(heat, threshold, levels)
+    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(ys):
+        return np.empty((0, 4), dtype=np.int64)
+    mask = mask[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]  # what lies outside costs time and closes no hole
     labels, count = ndimage.label(mask, _EIGHT)
-    regions: list[Slices] = ndimage.find_objects(labels)
+    regions = ndimage.find_objects(labels) if count > 1 else [(slice(0, len(mask)), slice(0, mask.shape[1]))]
     if select == "largest" and count > 1:
         largest = _largest_by_contour if rank == "contour_area" else _largest_by_pixels
         regions = [regions[_last_to_start(labels, regions, largest(labels, regions))]]
     found = [(x.start, y.start, x.stop, y.stop) for y, x in regions]
     if select == "all":
         found += _hole_boxes(mask)
-    return np.array(found, dtype=np.int64).reshape(-1, 4)
+    return np.array(found, dtype=np.int64) + np.array([xs[0], ys[0], xs[0], ys[0]])
 
 
 def _foreground(heat: NDArray[Any], threshold: float, levels: int | None) -> NDArray[np.bool_]:
