@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +12,6 @@ from trt_cam.errors import InputError, WeightsError
 from trt_cam.models.trt import TRTLocalizer
 from trt_cam.models.weights import build_backbone, load_tensors
 
-NEEDED = ("patch_embed.proj.weight", "cls_token", "pos_embed", "head.weight", "score_head.weight")
 RENAMED = (
     ("score_layer.", "tpsm.block."),
     ("score_norm.", "tpsm.norm."),
@@ -36,19 +35,23 @@ def from_official(state_dict: Mapping[str, Any], *, num_heads: int | None = None
     return net.eval()
 
 
-def stripped(state_dict: Mapping[str, Any], needed: Sequence[str]) -> dict[str, Tensor]:
-    """A checkpoint's tensors without the outer "state_dict" and the ``module.`` of data parallel training."""
+def stripped(state_dict: Mapping[str, Any], needed: Mapping[str, int]) -> dict[str, Tensor]:
+    """A checkpoint's tensors without the outer "state_dict" and the ``module.`` of data parallel training.
+
+    ``needed`` names tensors that must be there, each with its number of axes.
+    """
     if not isinstance(state_dict, Mapping):
         raise WeightsError(
             f"a state dict was needed, got {type(state_dict).__name__}; load the file with weights_only=True"
         )
     inner = state_dict.get("state_dict", state_dict)
-    tensors = {str(name).removeprefix("module."): value for name, value in inner.items() if isinstance(value, Tensor)}
-    missing = [name for name in needed if name not in tensors]
+    named = inner.items() if isinstance(inner, Mapping) else ()
+    tensors = {str(name).removeprefix("module."): value for name, value in named if isinstance(value, Tensor)}
+    missing = [name for name, axes in needed.items() if name not in tensors or tensors[name].ndim != axes]
     if missing:
         raise WeightsError(
-            f"a checkpoint with {list(needed)} was needed, but it lacks {missing} or they have other "
-            f"axes; got {sorted(tensors)[:4]}; load another file"
+            f"a checkpoint with {list(needed)} was needed, but {missing} are missing or have other axes; "
+            f"got {sorted(tensors)[:4]}; load the file that the authors' training wrote"
         )
     return tensors
 
