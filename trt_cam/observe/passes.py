@@ -65,12 +65,18 @@ class Observation:
         return start
 
     def pull(self, row: Tensor, block: int, *, head_fusion: HeadFusion = "mean") -> Tensor:
-        """``row`` times the attention matrix of a block, (B, S); the matrix is made a few rows at a time."""
+        """``row`` times the attention matrix of a block, (B, S); the matrix is made a few rows at a time.
+
+        The rows of heads fused by "max" or "min" are divided by their sum.
+        """
         call, out = self.calls[block], torch.zeros_like(row)
         for start, stop in call.chunks():
             part = row[:, start:stop]
-            if part.any():
-                out = out + torch.einsum("bq,bqk->bk", part, fuse_heads(call.rows(start, stop), head_fusion).to(row))
+            if part.any():  # a sweep starts with one row, the others need not be made
+                fused = fuse_heads(call.rows(start, stop), head_fusion).to(row)  # (B, rows, S)
+                if head_fusion != "mean":
+                    fused = fused / fused.sum(dim=-1, keepdim=True)
+                out = out + torch.einsum("bq,bqk->bk", part, fused)
         return out
 
     def to_grid(self, row: Tensor) -> Tensor:
