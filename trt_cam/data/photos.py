@@ -25,7 +25,10 @@ from trt_cam.errors import InputError
 Source = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]
 
 MAX_PIXELS = 178_956_970  # where PIL itself refuses by default; 0.54 GB once decoded
-SUFFIXES = frozenset(".bmp .gif .jfif .jpe .jpeg .jpg .pbm .pgm .png .ppm .tga .tif .tiff .webp .avif".split())
+SUFFIXES = frozenset(
+    (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm")
+    + (".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp")
+)
 _LARGE = 25_000_000  # pixels from which a JPEG may be decoded at a smaller scale
 
 _ORIENTATION = 0x0112  # the EXIF tag

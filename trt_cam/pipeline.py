@@ -1,0 +1,269 @@
+"""One pipeline from photos to results, all choices made: read, fit, explain in batches, threshold, map back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from trt_cam.backbone import Preprocessing, class_names, preprocessing, unwrap
+from trt_cam.data.frames import Fit, Frame, fit_photo, frame_of
+from trt_cam.data.photos import open_photo
+from trt_cam.errors import InputError, UnsupportedModelError
+from trt_cam.explainers import create_explainer
+from trt_cam.models.trt import TRTLocalizer
+from trt_cam.models.tscam import TSCAMNet
+from trt_cam.models.weights import EMBEDDED, load_model
+from trt_cam.ops.boxes import boxes_from_map
+from trt_cam.results import Failure, Localization, input_heat
+from trt_cam.targets import class_label
+
+FIXED_THRESHOLD = 0.2
+"""Share of a map's maximum above which a pixel is foreground, where neither model nor method has its own."""
+
+FIXED_THRESHOLDS: dict[str, float] = {}
+"""The same for methods that need another one."""
+
+_BLANK = 1.5  # grey levels of a channel up to which a photo is one colour: a grey one stored as JPEG varies by 1
+
+
+@dataclass(frozen=True)
+class Ready:
+    """One photo on the model's input, or why it could not be read."""
+
+    image: Tensor | None  # (3, H, W), normalised
+    frame: Frame | None
+    target: int | None
+    path: Path | None
+    source: Image.Image | None
+    blank: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """All choices made: what turns photos into results."""
+
+    model: nn.Module
+    name: str
+    explain: Any
+    prepare: Preprocessing
+    names: Sequence[str] | None
+    size: tuple[int, int]
+    refine: str | None = None
+    threshold: float | None = None
+    boxes: str = "largest"
+    fit: Fit = "squash"
+
+    @classmethod
+    def build(
+        cls,
+        model: str | os.PathLike[str] | nn.Module | None,
+        method: Any,
+        device: str | torch.device | None,
+        *,
+        refine: str | None = "default",
+        threshold: float | None = None,
+        boxes: str = "largest",
+        fit: Fit = "squash",
+        size: int | tuple[int, int] | None = None,
+    ) -> Pipeline:
+        """Load the model, choose the method, and check the options once for all photos."""
+        if threshold is not None and not 0 <= threshold < 1:
+            raise InputError(f"threshold must be in [0, 1), a share of the map's maximum; got {threshold!r}")
+        boxes_from_map(torch.zeros(1, 1), select=boxes)  # type: ignore[arg-type]  # it knows its own words
+        net = place(model, device)
+        prepare = preprocessing(net)
+        pixels = input_size(size, prepare.size)
+        frame_of(pixels, pixels, fit)
+        refine = own_refine(net) if refine == "default" else refine
+        explain = bind(method, net)
+        return cls(net, name_of(model, net), explain, prepare, class_names(net), pixels, refine, threshold, boxes, fit)
+
+    def stream(
+        self, photos: Iterable[tuple[Any, int | None]], batch_size: int, *, strict: bool
+    ) -> Iterator[Localization | Failure]:
+        """Results in the order of ``photos``, one batch in memory at a time."""
+        remaining = iter(photos)
+        while batch := list(islice(remaining, batch_size)):
+            ready = [self.read(source, target, strict=strict) for source, target in batch]
+            results = iter(self.run([one for one in ready if one.image is not None]))
+            for one in ready:
+                yield next(results) if one.image is not None else Failure(one.path, one.error)
+
+    def read(self, source: Any, target: int | None, *, strict: bool) -> Ready:
+        """One photo as the model's input; a bad one is an error, or says so where it is not ``strict``."""
+        if isinstance(source, Tensor):
+            height, width = int(source.shape[-2]), int(source.shape[-1])
+            blank = bool((source.amax(dim=(-2, -1)) == source.amin(dim=(-2, -1))).all())
+            return Ready(source, frame_of((height, width), (height, width)), target, None, self.pictured(source), blank)
+        path = Path(source) if isinstance(source, (str, os.PathLike)) else None
+        try:
+            photo = open_photo(source, at_least=self.size)
+        except InputError as error:
+            if strict:
+                raise
+            return Ready(None, None, target, path, None, error=str(error))
+        pixels, frame = fit_photo(
+            photo.image, self.size, self.fit, self.prepare.interpolation, photo_size=photo.size
+        )  # (3, H, W)
+        kept = photo.image if path is None else None
+        return Ready(self.normalised(pixels), frame, target, path, kept, is_blank(photo.image))
+
+    def normalised(self, pixels: Any) -> Tensor:
+        return self.prepare.normalize(torch.from_numpy(pixels)[None])[0]
+
+    def pictured(self, image: Tensor) -> Image.Image:
+        """A preprocessed image as a picture again."""
+        std, mean = torch.tensor(self.prepare.std)[:, None, None], torch.tensor(self.prepare.mean)[:, None, None]
+        pixels = (image.detach().cpu().float() * std + mean).clamp(0, 1) * 255
+        return Image.fromarray(pixels.round().byte().permute(1, 2, 0).contiguous().numpy())
+
+    def run(self, ready: list[Ready]) -> list[Localization]:
+        """One forward for all; for halves of them where a GPU's memory does not suffice."""
+        if not ready:
+            return []
+        try:
+            return self.explained(ready)
+        except torch.cuda.OutOfMemoryError:
+            if len(ready) == 1:
+                raise
+        torch.cuda.empty_cache()
+        half = len(ready) // 2
+        return self.run(ready[:half]) + self.run(ready[half:])
+
+    def explained(self, ready: list[Ready]) -> list[Localization]:
+        place = next(self.model.parameters())
+        images = torch.stack([one.image for one in ready if one.image is not None])  # (B, 3, H, W)
+        asked = None if ready[0].target is None else torch.tensor([one.target for one in ready], device=place.device)
+        seen = self.explain(images.to(place.device, place.dtype), asked, refine=self.refine)
+        grids = seen.evidence.detach().float().cpu()  # (B, Gh, Gw)
+        chances = None if seen.logits is None else seen.logits.detach().float().softmax(dim=-1).cpu()  # (B, K)
+        targets = [None] * len(ready) if seen.target is None else seen.target.tolist()
+        return [
+            self.result(
+                one, grid, seen.method, target, None if chances is None or target is None else chances[b, target]
+            )
+            for b, (one, grid, target) in enumerate(zip(ready, grids, targets, strict=True))
+        ]
+
+    def result(self, one: Ready, grid: Tensor, method: str, target: int | None, chance: Tensor | None) -> Localization:
+        """Heat on the input, boxes there, and boxes on the photo."""
+        assert one.frame is not None
+        heat, flat = input_heat(grid[None], one.frame)
+        threshold = own_threshold(self.model, method, self.refine) if self.threshold is None else self.threshold
+        note = "the photo is blank" if one.blank else "the map is flat" if bool(flat) else ""
+        if note:
+            heat = torch.zeros_like(heat)
+        (found,) = boxes_from_map(heat, threshold, select=self.boxes)  # type: ignore[arg-type]
+        inside = [float(heat[0, y0:y1, x0:x1].mean()) for x0, y0, x1, y1 in found.tolist()]
+        score = None if chance is None else float(chance)
+        return Localization(
+            boxes=one.frame.boxes_to_photo(found.numpy()),
+            scores=np.full(len(found), score or 0.0, dtype=np.float32),
+            mean_heat=np.array(inside, dtype=np.float32),
+            label=class_label(target, self.names),
+            target=target,
+            score=score,
+            grid=grid.numpy(),
+            frame=one.frame,
+            method=method,
+            model=self.name,
+            refine=self.refine,
+            threshold=threshold,
+            note=note,
+            path=one.path,
+            source=one.source,
+        )
+
+
+def bind(method: Any, model: nn.Module) -> Any:
+    """The explainer of a model; for "auto" the first that the model can carry."""
+    if method != "auto":
+        return create_explainer(method, model)
+    net = unwrap(model)
+    if isinstance(net, (TRTLocalizer, TSCAMNet)):
+        return create_explainer("trt" if isinstance(net, TRTLocalizer) else "ts-cam", model)
+    try:
+        return create_explainer("trt-free", model)
+    except UnsupportedModelError:
+        return create_explainer("grad-cam", model)
+
+
+def place(model: str | os.PathLike[str] | nn.Module | None, device: str | torch.device | None) -> nn.Module:
+    """The model, loaded if need be and then moved; a module of the caller's is not moved."""
+    net = load_model(os.fspath(model) if isinstance(model, os.PathLike) else model)
+    if device is None:
+        return net
+    try:
+        wanted = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, ValueError) as error:
+        found = "cpu, cuda" if torch.cuda.is_available() else "cpu"
+        raise InputError(f"device {str(device)!r} is not to be had here; available: {found}") from error
+    if not isinstance(model, nn.Module):
+        return net.to(wanted)
+    if next(net.parameters()).device != wanted:
+        raise InputError(f"the model is on {next(net.parameters()).device}, not {wanted}; move it: model.to(...)")
+    return net
+
+
+def name_of(model: str | os.PathLike[str] | nn.Module | None, net: nn.Module) -> str:
+    """What results call a model: the name it was asked for by, timm's name, or its class."""
+    if model is None:
+        return EMBEDDED
+    if not isinstance(model, nn.Module):
+        return os.fspath(model)
+    inner = unwrap(net)
+    configs = getattr(inner, "config", {}), getattr(inner, "pretrained_cfg", None) or {}
+    named = configs[0].get("name") if isinstance(configs[0], dict) else None
+    return str(named or configs[1].get("architecture") or type(inner).__name__)
+
+
+def input_size(size: Any, default: tuple[int, int]) -> tuple[int, int]:
+    """(H, W) of the model's input from what the caller says."""
+    if size is None:
+        return default
+    sides = (size, size) if isinstance(size, Integral) else tuple(size) if isinstance(size, Sequence) else ()
+    if len(sides) != 2 or not all(isinstance(side, Integral) and 1 <= side <= 8192 for side in sides):
+        raise InputError(f"size must be pixels or (height, width), each from 1 to 8192; got {size!r}")
+    return int(sides[0]), int(sides[1])
+
+
+def own_refine(net: nn.Module) -> str | None:
+    """The refinement that a TRT model's configuration asks for."""
+    inner = unwrap(net)
+    return inner.config.get("refine") if isinstance(inner, TRTLocalizer) else None
+
+
+def own_threshold(net: nn.Module, method: str, refine: str | None) -> float:
+    """The fixed threshold of a method and refinement: the model's own, else the method's, else the common one.
+
+    A TRT model's configuration holds them as ``{"thresholds": {method: {"none" or refine: share}}}``.
+    """
+    inner = unwrap(net)
+    own = inner.config.get("thresholds", {}) if isinstance(inner, TRTLocalizer) else {}
+    fixed = FIXED_THRESHOLDS.get(method, FIXED_THRESHOLD)
+    return float(own.get(method, {}).get(refine or "none", fixed))
+
+
+def is_blank(photo: Image.Image) -> bool:
+    """Whether a photo is one colour, so that there is nothing to find."""
+    return all(high - low <= _BLANK for low, high in photo.getextrema())  # type: ignore[misc, union-attr]
+
+
+def check_tensor(images: Tensor) -> None:
+    """Require a preprocessed (B, 3, H, W) batch."""
+    came = f"got {str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape or not images.is_floating_point():
+        raise InputError(f"a tensor of images must be a floating (B, 3, H, W), preprocessed; {came}")
+    if not bool(torch.isfinite(images).all()):
+        raise InputError(f"images must be finite; {came} with NaN or infinity")
