@@ -10,6 +10,12 @@ import pytest
 import torch
 
 SHARED = "TRT_CAM_SHARED"
+torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,9 @@ import timm
 import torch
 from torch import nn
 
+NO_ONEDNN = torch.backends.mkldnn.flags(enabled=False)
+"""Around bfloat16 on the CPU: oneDNN's kernels die on virtual machines that show AMX but do not grant it."""
 TINY = {"img_size": 64, "depth": 3, "embed_dim": 48, "num_heads": 3, "num_classes": 7}
-EVA = {key: value for key, value in TINY.items()}
 
 
 def family(name: str, **settings: Any) -> Callable[..., nn.Module]:
@@ -37,7 +38,12 @@ def shaken(model: nn.Module) -> nn.Module:
     return model
 
 
-def torchvision_vit(**settings: Any) -> nn.Module:
+def image_size(model: nn.Module) -> tuple[int, int]:
+    """Pixels (H, W) that a tiny model wants."""
+    return tuple(model.patch_embed.img_size or (64, 64)) if hasattr(model, "patch_embed") else (64, 64)
+
+
+def torchvision_vit(**_: Any) -> nn.Module:
     from torchvision.models import VisionTransformer
 
     torch.manual_seed(0)
