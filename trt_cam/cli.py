@@ -69,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def add_localize(commands: Any) -> None:
+    """Options of ``localize``."""
     parser = commands.add_parser("localize", help="find the object in photos: boxes, class, pictures")
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="files, folders or patterns")
     parser.add_argument("--method", default="auto", help="see `trt-cam methods`; auto takes the best that fits")
@@ -81,6 +82,7 @@ def add_localize(commands: Any) -> None:
 
 
 def add_compare(commands: Any) -> None:
+    """Options of ``compare``."""
     parser = commands.add_parser("compare", help="explain one photo by several methods, side by side")
     parser.add_argument("photo", metavar="PHOTO")
     parser.add_argument("--methods", default="auto,grad-cam,raw-attention,rollout", help="separated by commas")
@@ -90,6 +92,7 @@ def add_compare(commands: Any) -> None:
 
 
 def add_common(parser: argparse.ArgumentParser, refine: str) -> None:
+    """Options of both."""
     parser.add_argument("--model", help="a timm name, a folder or hf-hub:owner/name (default: the embedded model)")
     parser.add_argument("--target", help="class name or index to look for (default: the predicted class)")
     parser.add_argument("--threshold", type=float, metavar="SHARE", help="of the map's maximum, in [0, 1)")
@@ -107,6 +110,7 @@ def common(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_localize(chosen: argparse.Namespace) -> int:
+    """Each photo as a line, a picture or JSON, as it is done; what failed at the end."""
     from trt_cam.data.photos import expand_photos
     from trt_cam.localization import iter_localize
 
@@ -144,6 +148,7 @@ def report(result: Localization | Failure, pictures: Pictures | None, as_json: b
 
 
 def run_compare(chosen: argparse.Namespace) -> int:
+    """One figure, and a line per method."""
     from trt_cam.report.comparison import compare
 
     methods = [name.strip() for name in chosen.methods.split(",") if name.strip()]
@@ -157,6 +162,7 @@ def run_compare(chosen: argparse.Namespace) -> int:
 
 
 def run_methods(chosen: argparse.Namespace) -> int:
+    """One line per method, or all about one."""
     import inspect
 
     from trt_cam.explainers import get_explainer, list_explainers
@@ -173,6 +179,7 @@ def run_methods(chosen: argparse.Namespace) -> int:
 
 
 def run_models(chosen: argparse.Namespace) -> int:
+    """One name per line."""
     from trt_cam.models.catalog import model_names
 
     names = model_names(chosen.pattern)
@@ -227,6 +234,7 @@ def progress(results: Iterable[Any], count: int) -> Iterator[Any]:
 
 
 def say(text: str, stream: TextIO | None = None, end: str = "\n") -> None:
+    """Print, escaping what the terminal cannot show."""
     stream = stream or sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, end=end, flush=stream is sys.stderr)

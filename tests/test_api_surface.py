@@ -1,0 +1,69 @@
+"""The public names: none vanishes, and none is shadowed by a module of its name."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+
+import pytest
+
+import trt_cam
+
+FROZEN = {
+    "TPSM",
+    "Explainer",
+    "Explanation",
+    "Localization",
+    "TRTLocalizer",
+    "TRTOutput",
+    "box_iou",
+    "boxes_from_map",
+    "cdf_threshold",
+    "compare",
+    "create_explainer",
+    "errors",
+    "list_explainers",
+    "localize",
+    "masked_attention",
+    "overlay",
+    "register_explainer",
+}
+
+
+def test_the_names_are_these() -> None:
+    assert set(trt_cam.__all__) == FROZEN
+    assert set(dir(trt_cam)) >= FROZEN
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_each_name_twice_in_any_order_in_a_fresh_interpreter(seed: int) -> None:
+    names = sorted(FROZEN) * 2
+    random.Random(seed).shuffle(names)
+    code = (
+        "import sys, types, trt_cam\n"
+        f"names = {names!r}\n"
+        "kinds = {}\n"
+        "for name in names:\n"
+        "    value = getattr(trt_cam, name)\n"
+        "    assert isinstance(value, types.ModuleType) == (name == 'errors'), name\n"
+        "    assert kinds.setdefault(name, value) is value, name\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_unknown_name() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'locate'"):
+        trt_cam.locate  # noqa: B018
+
+
+def test_the_errors() -> None:
+    bases = {
+        "InputError": ValueError,
+        "UnsupportedModelError": TypeError,
+        "WeightsError": OSError,
+        "DatasetError": ValueError,
+    }
+    for name, base in bases.items():
+        assert issubclass(getattr(trt_cam.errors, name), (trt_cam.errors.TrtCamError, base))
+        assert issubclass(getattr(trt_cam.errors, name), base)

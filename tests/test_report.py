@@ -1,0 +1,136 @@
+"""Pictures: the overlay, boxes on it, and figures of several methods."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+import trt_cam
+from trt_cam.data.frames import frame_of
+from trt_cam.errors import InputError, UnsupportedModelError
+from trt_cam.report.figures import side_by_side, to_png
+from trt_cam.report.overlay import colours, draw_boxes, draw_result
+
+PHOTO = Path(trt_cam.__file__).parent / "assets" / "chelsea.jpg"
+
+
+@pytest.fixture(scope="module")
+def tiny() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model("test_vit", pretrained=False).eval()
+
+
+class TestOverlay:
+    def test_is_a_blend_of_photo_and_colours(self) -> None:
+        photo = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
+        heat = np.linspace(0, 1, 35).reshape(5, 7)
+        seen = np.asarray(trt_cam.overlay(photo, heat, alpha=0.25)).astype(float)
+        wanted = 0.75 * photo + 0.25 * colours(heat)
+        assert np.abs(seen - wanted).max() <= 1
+
+    def test_cold_is_blue_and_hot_is_red(self) -> None:
+        cold, hot = colours(np.array([[0.0, 1.0]]))[0].astype(int)
+        assert cold[2] > 100 > cold[0] and hot[0] > 100 > hot[2]
+
+    def test_small_heat_and_tensors_cover_the_photo(self) -> None:
+        heat = torch.tensor([[0.0, 1.0]], requires_grad=True)
+        seen = np.asarray(trt_cam.overlay(PHOTO, heat, alpha=1.0))
+        assert seen.shape == (300, 451, 3)
+        np.testing.assert_array_equal(seen[0, 0], colours(np.zeros((1, 1)))[0, 0])
+        np.testing.assert_array_equal(seen[-1, -1], colours(np.ones((1, 1)))[0, 0])
+
+    @pytest.mark.parametrize(
+        ("heat", "options", "said"),
+        [
+            (np.zeros((2, 2, 3)), {}, "shape"),
+            (np.zeros((0, 2)), {}, "shape"),
+            (np.array([["a"]]), {}, "shape"),
+            (np.array([[np.nan]]), {}, "nan"),
+            (np.array([[2.0]]), {}, "0, 1"),
+            (np.array([[-0.1]]), {}, "0, 1"),
+            (np.zeros((2, 2)), {"alpha": 1.5}, "alpha"),
+            (np.zeros((2, 2)), {"colormap": "jett"}, "jet"),
+        ],
+    )
+    def test_bad_input(self, heat: np.ndarray, options: dict, said: str) -> None:
+        with pytest.raises(InputError, match=said) as caught:
+            trt_cam.overlay(PHOTO, heat, **options)
+        assert "\n" not in str(caught.value)
+
+
+class TestBoxes:
+    def test_the_line_lies_on_the_boxs_own_pixels(self) -> None:
+        grey = Image.new("RGB", (100, 80), (128, 128, 128))
+        seen = np.asarray(draw_boxes(grey, np.array([[20, 30, 60, 70]])))
+        ys, xs = np.nonzero((seen != 128).any(-1))
+        assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == (20, 30, 60, 70)
+        assert (seen[50, 40] == 128).all()
+        assert np.asarray(grey).min() == 128  # the given picture is not drawn on
+
+    @pytest.mark.parametrize("box", [[0, 0, 1, 1], [0, 0, 100, 80], [99, 79, 100, 80], [0, 0, 2, 80]])
+    def test_boxes_at_the_edges_with_captions(self, box: list[int]) -> None:
+        seen = draw_boxes(Image.new("RGB", (100, 80), "grey"), np.array([box]), "a caption wider than the picture")
+        assert seen.size == (100, 80)
+
+    def test_no_box_but_a_caption(self) -> None:
+        seen = np.asarray(draw_boxes(Image.new("RGB", (100, 80)), np.zeros((0, 4), dtype=np.int64), "blank"))
+        assert seen.max() > 200
+
+    def test_a_reduced_picture_has_its_boxes_reduced(self) -> None:
+        photo = Image.new("RGB", (400, 200), (128, 128, 128))
+        frame = frame_of((200, 400), (32, 32), "pad")
+        picture = draw_result(
+            photo, np.zeros((32, 32), np.float32), frame, np.array([[100, 40, 300, 160]]), "", max_side=100
+        )
+        assert picture.size == (100, 50)
+        whites = np.nonzero((np.asarray(picture) == 255).all(-1))
+        assert (whites[1].min(), whites[0].min(), whites[1].max(), whites[0].max()) == (26, 11, 73, 38)
+
+
+class TestCompare:
+    def test_methods_side_by_side(self, tiny: torch.nn.Module, tmp_path: Path) -> None:
+        found = trt_cam.compare(PHOTO, ["grad-cam", "rollout", "trt"], model=tiny, out=tmp_path / "c.png")
+        assert list(found.results) == ["grad-cam", "rollout"]
+        assert "heads" in found.refused["trt"] or "trt" in found.refused["trt"]
+        assert Image.open(tmp_path / "c.png").size[0] > 600
+        assert found._repr_png_()[:4] == b"\x89PNG"
+        assert "grad-cam: <Localization" in repr(found) and "trt: refused" in repr(found)
+
+    def test_all_methods_explain_the_same_class(self, tiny: torch.nn.Module) -> None:
+        found = trt_cam.compare(PHOTO, ["grad-cam", "cam"], model=tiny, target="tabby").results
+        assert {result.label for result in found.values()} == {"tabby, tabby cat"}
+
+    def test_bad_input(self, tiny: torch.nn.Module, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="list of names"):
+            trt_cam.compare(PHOTO, "grad-cam", model=tiny)
+        with pytest.raises(InputError, match="list of names"):
+            trt_cam.compare(PHOTO, [], model=tiny)
+        with pytest.raises(InputError, match="did you mean"):
+            trt_cam.compare(PHOTO, ["gradcam"], model=tiny)
+        with pytest.raises(UnsupportedModelError, match="none of"):
+            trt_cam.compare(PHOTO, ["trt"], model=tiny)
+        with pytest.raises(InputError, match="cannot write"):
+            trt_cam.compare(PHOTO, ["grad-cam"], model=tiny, out=tmp_path / "no" / "c.png")
+
+    def test_a_figure_with_extreme_shapes(self) -> None:
+        pictures = [Image.new("RGB", size) for size in ((1, 1), (500, 3), (3, 500), (20, 20), (9, 9))]
+        png = to_png(side_by_side(pictures, list("abcde")))
+        assert png[:4] == b"\x89PNG" and len(png) < 500_000
+
+
+def test_drawing_leaves_pyplot_alone() -> None:
+    code = (
+        "import sys, numpy as np, trt_cam\n"
+        "from trt_cam.report.figures import side_by_side, to_png\n"
+        "picture = trt_cam.overlay(np.zeros((9, 9, 3), np.uint8), np.zeros((3, 3)))\n"
+        "to_png(side_by_side([picture], ['a']))\n"
+        "assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
