@@ -167,6 +167,13 @@ class BoundExplainer:
         gives = gives | ({"classifier"} if self.head is not None else set())
         return gives | ({"trt"} if self.localizer is not None else set())
 
+    @property
+    def reads_localizer(self) -> bool:
+        """Whether the method reads the output of a TRT localizer run whole, not its backbone alone."""
+        return self.localizer is not None and (
+            "trt" in self.explainer.requires or (self.explainer.heads and self.localizer.cam is not None)
+        )
+
     def __call__(self, images: Tensor, target: Target = None, *, refine: str | None = None) -> Explanation:
         """Explain a batch in one forward.
 
@@ -222,9 +229,8 @@ class BoundExplainer:
             return seen
         if self.localizer is None:
             return observe(self.backbone, images, needs)
-        if "trt" in needs or self.explainer.heads and self.localizer.cam is not None:
-            needs = needs - {"features", "classifier"} if self.explainer.heads else needs
-            return observe(self.backbone, images, needs - {"trt"}, via=self.localizer, target=target)
+        if self.reads_localizer:
+            return observe(self.backbone, images, needs & {"middle"}, via=self.localizer, target=target)
         seen = observe(self.backbone, images, needs)
         if "gradient" not in needs:  # a localizer ranks classes by its own branch, not by the backbone's head
             seen.logits = observe(self.backbone, images, frozenset(), via=self.localizer, target=target).logits
