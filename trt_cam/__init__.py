@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trt_cam.explainers import register_explainer as register_explainer
     from trt_cam.localization import Localization as Localization
     from trt_cam.localization import localize as localize
-    from trt_cam.models.trt import TPSM as TPSM
+    from trt_cam.models.heads import TPSM as TPSM
     from trt_cam.models.trt import TRTLocalizer as TRTLocalizer
     from trt_cam.models.trt import TRTOutput as TRTOutput
     from trt_cam.ops.attention import cdf_threshold as cdf_threshold
@@ -45,7 +45,7 @@ _HOMES = {
     "Explanation": "trt_cam.explainers",
     "TRTLocalizer": "trt_cam.models.trt",
     "TRTOutput": "trt_cam.models.trt",
-    "TPSM": "trt_cam.models.trt",
+    "TPSM": "trt_cam.models.heads",
     "cdf_threshold": "trt_cam.ops.attention",
     "masked_attention": "trt_cam.ops.attention",
     "boxes_from_map": "trt_cam.ops.boxes",

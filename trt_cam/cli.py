@@ -149,10 +149,17 @@ def report(result: Localization | Failure, pictures: Pictures | None, as_json: b
 
 def run_compare(chosen: argparse.Namespace) -> int:
     """One figure, and a line per method."""
+    from trt_cam.data.photos import load_photo
     from trt_cam.report.comparison import compare
 
+    try:
+        photo = load_photo(chosen.photo)
+    except InputError as error:  # a failure of this photo, not of usage
+        complain(str(error))
+        return FAILURE
+    make_folder(Path(chosen.out).expanduser().parent)
     methods = [name.strip() for name in chosen.methods.split(",") if name.strip()]
-    comparison = compare(chosen.photo, methods, out=chosen.out, **common(chosen))
+    comparison = compare(photo, methods, out=chosen.out, **common(chosen))
     for name, result in comparison.results.items():
         say(f"{name}  {result.caption}  {' '.join(str(box) for box in result.boxes.tolist()) or 'no box'}")
     for name, why in comparison.refused.items():
@@ -198,13 +205,7 @@ class Pictures:
         if self.file is not None and len(photos) > 1:
             raise InputError(f"--out {out} is one file, but there are {len(photos)} photos; give a folder")
         self.folder = target.parent if self.file else target
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(self.folder, os.W_OK):
-                raise PermissionError("no permission to write")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise OutputError(f"cannot write to {self.folder} ({reason}); give another --out") from error
+        make_folder(self.folder)
         self.taken = {photo.absolute() for photo in photos}
 
     def place(self, photo: Path | None) -> Path:
@@ -216,6 +217,16 @@ class Pictures:
         path = next(path for name in names if (path := (self.folder / name)).absolute() not in self.taken)
         self.taken.add(path.absolute())
         return path
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder if it is not there, and see that it can be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("no permission to write")
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder} ({error.strerror or error}); give another --out") from error
 
 
 class OutputError(TrtCamError, OSError):

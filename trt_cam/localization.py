@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trt_cam.data.frames import Fit
 from trt_cam.data.photos import Source
 from trt_cam.errors import InputError
+from trt_cam.ops.boxes import Select
 from trt_cam.pipeline import Pipeline, check_tensor
 from trt_cam.results import Failure as Failure
 from trt_cam.results import Localization as Localization
@@ -27,7 +28,7 @@ def localize(
     target: Any = None,
     refine: str | None = "default",
     threshold: float | None = None,
-    boxes: str = "largest",
+    boxes: Select = "largest",
     fit: Fit = "squash",
     size: int | tuple[int, int] | None = None,
     device: str | torch.device | None = None,

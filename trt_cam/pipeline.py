@@ -23,7 +23,8 @@ from trt_cam.explainers import create_explainer
 from trt_cam.models.trt import TRTLocalizer
 from trt_cam.models.tscam import TSCAMNet
 from trt_cam.models.weights import EMBEDDED, load_model
-from trt_cam.ops.boxes import boxes_from_map
+from trt_cam.ops.boxes import Select, boxes_from_map
+from trt_cam.refine import check_refinement
 from trt_cam.results import Failure, Localization, input_heat
 from trt_cam.targets import class_label
 
@@ -61,7 +62,7 @@ class Pipeline:
     size: tuple[int, int]
     refine: str | None = None
     threshold: float | None = None
-    boxes: str = "largest"
+    boxes: Select = "largest"
     fit: Fit = "squash"
 
     @classmethod
@@ -73,19 +74,20 @@ class Pipeline:
         *,
         refine: str | None = "default",
         threshold: float | None = None,
-        boxes: str = "largest",
+        boxes: Select = "largest",
         fit: Fit = "squash",
         size: int | tuple[int, int] | None = None,
     ) -> Pipeline:
         """Load the model, choose the method, and check the options once for all photos."""
         if threshold is not None and not 0 <= threshold < 1:
             raise InputError(f"threshold must be in [0, 1), a share of the map's maximum; got {threshold!r}")
-        boxes_from_map(torch.zeros(1, 1), select=boxes)  # type: ignore[arg-type]  # it knows its own words
+        boxes_from_map(torch.zeros(1, 1), select=boxes)  # it knows its own words
         net = place(model, device)
         prepare = preprocessing(net)
         pixels = input_size(size, prepare.size)
         frame_of(pixels, pixels, fit)
         refine = own_refine(net) if refine == "default" else refine
+        check_refinement(refine)
         explain = bind(method, net)
         return cls(net, name_of(model, net), explain, prepare, class_names(net), pixels, refine, threshold, boxes, fit)
 
@@ -137,6 +139,14 @@ class Pipeline:
         except torch.cuda.OutOfMemoryError:
             if len(ready) == 1:
                 raise
+        except AssertionError as error:  # timm's, where a model takes one size only
+            height, width = ready[0].image.shape[-2:] if ready[0].image is not None else self.size
+            if (height, width) == self.prepare.size:
+                raise
+            raise InputError(
+                f"{self.name} cannot take {height}x{width} pixels ({' '.join(str(error).split())}); leave size out, "
+                "or make the model with dynamic_img_size=True"
+            ) from error
         torch.cuda.empty_cache()
         half = len(ready) // 2
         return self.run(ready[:half]) + self.run(ready[half:])
@@ -164,7 +174,7 @@ class Pipeline:
         note = "the photo is blank" if one.blank else "the map is flat" if bool(flat) else ""
         if note:
             heat = torch.zeros_like(heat)
-        (found,) = boxes_from_map(heat, threshold, select=self.boxes)  # type: ignore[arg-type]
+        (found,) = boxes_from_map(heat, threshold, select=self.boxes)
         inside = [float(heat[0, y0:y1, x0:x1].mean()) for x0, y0, x1, y1 in found.tolist()]
         score = None if chance is None else float(chance)
         return Localization(
@@ -233,7 +243,7 @@ def input_size(size: Any, default: tuple[int, int]) -> tuple[int, int]:
     if size is None:
         return default
     sides = (size, size) if isinstance(size, Integral) else tuple(size) if isinstance(size, Sequence) else ()
-    if len(sides) != 2 or not all(isinstance(side, Integral) and 1 <= side <= 8192 for side in sides):
+    if len(sides) != 2 or not all(isinstance(side, Integral) and 1 <= int(side) <= 8192 for side in sides):
         raise InputError(f"size must be pixels or (height, width), each from 1 to 8192; got {size!r}")
     return int(sides[0]), int(sides[1])
 

@@ -125,9 +125,10 @@ class Localization:
     @property
     def photo(self) -> Image.Image:
         """The upright RGB photo; read again from its file if it came from one."""
-        if self.source is None and self.path is None:
+        origin = self.path if self.source is None else self.source
+        if origin is None:
             raise InputError("the photo is not kept in this result; use its heat with trt_cam.overlay(photo, heat)")
-        return load_photo(self.path if self.source is None else self.source)
+        return load_photo(origin)
 
     def show(self) -> Image.Image:
         """The photo under its heat with the boxes drawn: opens a viewer, and is returned."""

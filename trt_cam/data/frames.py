@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -169,15 +169,15 @@ def fit_photo(
     x0, y0, x1, y1 = frame.content()
     (sy, sx), (oy, ox) = frame.scale, frame.offset
     reduced = photo.width / frame.photo[1], photo.height / frame.photo[0]
-    box = ((x0 - ox) / sx * reduced[0], (y0 - oy) / sy * reduced[1])
-    box += (min((x1 - ox) / sx * reduced[0], photo.width), min((y1 - oy) / sy * reduced[1], photo.height))
+    near = (x0 - ox) / sx * reduced[0], (y0 - oy) / sy * reduced[1]
+    far = min((x1 - ox) / sx * reduced[0], photo.width), min((y1 - oy) / sy * reduced[1], photo.height)
     left, top = round(x0), round(y0)
     shown = (max(round(x1) - left, 1), max(round(y1) - top, 1))
-    part = photo.resize(shown, RESAMPLING[interpolation], box=box)
+    part = photo.resize(shown, RESAMPLING[interpolation], box=(*near, *far))
     if shown != (size[1], size[0]):
         part = _paste(part, size, left, top)
-    pixels: npt.NDArray[Any] = np.asarray(part, dtype=np.float32)  # (H, W, 3)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)) / np.float32(255), frame
+    pixels = np.ascontiguousarray(np.asarray(part).transpose(2, 0, 1)).astype(np.float32)  # (3, H, W)
+    return np.divide(pixels, 255, dtype=np.float32), frame
 
 
 def _paste(part: Image.Image, size: tuple[int, int], left: int, top: int) -> Image.Image:
