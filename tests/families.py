@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import timm
 import torch
 from torch import nn
 
-NO_ONEDNN = torch.backends.mkldnn.flags(enabled=False)
-"""Around bfloat16 on the CPU: oneDNN's kernels die on virtual machines that show AMX but do not grant it."""
+
+def no_onednn() -> AbstractContextManager[None]:
+    """For bfloat16 on the CPU: oneDNN dies on virtual machines that show AMX but do not grant it."""
+    return torch.backends.mkldnn.flags(enabled=False)
+
+
 TINY = {"img_size": 64, "depth": 3, "embed_dim": 48, "num_heads": 3, "num_classes": 7}
 
 

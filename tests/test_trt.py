@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, NO_ONEDNN, family, image_size, torchvision_vit
+from families import FAMILIES, family, image_size, no_onednn, torchvision_vit
 from reference import Reference, trt
 from torch import Tensor, nn
 
@@ -351,7 +351,7 @@ def test_importing_the_package_loads_no_compiler() -> None:
 def test_autocast_and_bfloat16() -> None:
     net = make()
     images = images_for(net)
-    with torch.no_grad(), NO_ONEDNN:
+    with torch.no_grad(), no_onednn():
         plain = net(images)
         with torch.autocast("cpu", torch.bfloat16):
             mixed = net(images)

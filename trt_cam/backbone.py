@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import torch
@@ -70,7 +70,7 @@ class Backbone:
         return count_classes(self.model)
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
-        """Patch grid (Gh, Gw) of an input of ``height`` by ``width`` pixels."""
+        """Patch grid (Gh, Gw) of an input of ``height`` by ``width`` pixels; an error if the model cannot take it."""
         if self.grid_of is None:
             raise UnsupportedModelError(
                 f"a patch grid needs a transformer over patches, but {type(self.model).__name__} has none"
@@ -78,7 +78,7 @@ class Backbone:
         return self.grid_of(height, width)
 
 
-def unwrap(model: nn.Module) -> nn.Module:
+def unwrap(model: Any) -> Any:
     """The model inside DataParallel, DistributedDataParallel and ``torch.compile`` wrappers."""
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -118,7 +118,7 @@ def describe(model: nn.Module) -> Backbone:
 # ---------------------------------------------------------------------------------------------------- families
 
 
-def timm_transformer(model: nn.Module) -> Backbone | None:
+def timm_transformer(model: Any) -> Backbone | None:
     """ViT, DeiT, DeiT-III, DINOv2, SigLIP, hybrids (timm's VisionTransformer), EVA-02 and DINOv3 (Eva), BEiT."""
     kinds = timm_kinds()
     family = next((name for name, kind in kinds.items() if isinstance(model, kind)), None)
@@ -150,17 +150,34 @@ def timm_transformer(model: nn.Module) -> Backbone | None:
         middle=trunk_stages(model) or (f"blocks.{2 * len(blocks) // 3 - 1}", f"blocks.{last - 1}"),
         gives=frozenset(gives),
         class_token=class_token,
-        grid_of=lambda height, width: tuple(model.patch_embed.dynamic_feat_size((height, width))),
+        grid_of=partial(timm_grid, model),
     )
 
 
-def torchvision_vit(model: nn.Module) -> Backbone | None:
+def timm_grid(model: Any, height: int, width: int) -> tuple[int, int]:
+    """Patch grid of an input, or one line that says which sizes the model takes."""
+    embed = model.patch_embed
+    fixed = embed.img_size if getattr(embed, "strict_img_size", False) else None
+    if fixed is not None and (height, width) != tuple(fixed):
+        raise InputError(
+            f"images of {fixed[0]} x {fixed[1]} pixels were needed by {type(model).__name__}, got {height} x {width}; "
+            "resize them, or build the model with img_size=(height, width) or dynamic_img_size=True"
+        )
+    step = embed.feat_ratio(as_scalar=False)
+    if not getattr(embed, "dynamic_img_pad", True) and (height % step[0] or width % step[1]):
+        raise InputError(
+            f"image sides that are multiples of {step[0]} and {step[1]} pixels were needed by "
+            f"{type(model).__name__}, got {height} x {width}; resize them, or build the model with dynamic_img_pad=True"
+        )
+    return tuple(embed.dynamic_feat_size((height, width)))  # type: ignore[return-value]
+
+
+def torchvision_vit(model: Any) -> Backbone | None:
     """torchvision.models.VisionTransformer, whose attention is ``nn.MultiheadAttention``."""
     if type(model).__name__ != "VisionTransformer" or not hasattr(model, "encoder") or not hasattr(model, "conv_proj"):
         return None
     blocks = tuple(model.encoder.layers)
     gives = {"rows", "attention", "features", "gradient", "middle", "class token", "classifier"}
-    patch = int(model.patch_size)
     return Backbone(
         model=model,
         family="torchvision-vit",
@@ -172,8 +189,18 @@ def torchvision_vit(model: nn.Module) -> Backbone | None:
         middle=tuple(f"encoder.layers.encoder_layer_{i}" for i in (2 * len(blocks) // 3 - 1, len(blocks) - 2)),
         gives=frozenset(gives),
         class_token=True,
-        grid_of=lambda height, width: (height // patch, width // patch),
+        grid_of=partial(torchvision_grid, model),
     )
+
+
+def torchvision_grid(model: Any, height: int, width: int) -> tuple[int, int]:
+    """Patch grid of the one size that the model takes."""
+    if (height, width) != (model.image_size, model.image_size):
+        raise InputError(
+            f"images of {model.image_size} x {model.image_size} pixels were needed by torchvision's "
+            f"{type(model).__name__}, got {height} x {width}; resize them"
+        )
+    return height // model.patch_size, width // model.patch_size
 
 
 def timm_spatial(model: nn.Module) -> Backbone | None:
@@ -291,7 +318,7 @@ def pooled_alone(backbone: Backbone, features: Tensor) -> Tensor:
     tokens = features.movedim(1, -1)  # (B, Gh, Gw, D)
     if backbone.pool is not None:
         tokens = backbone.pool(tokens.flatten(0, 2)[:, None]).view_as(tokens)
-    norm = getattr(backbone.model, "fc_norm", None)
+    norm: Any = getattr(backbone.model, "fc_norm", None)
     return (norm(tokens) if isinstance(norm, nn.Module) else tokens).movedim(-1, 1)
 
 
@@ -333,9 +360,9 @@ def preprocessing(model: nn.Module) -> Preprocessing:
 
     config = resolve_data_config({}, model=inner)
     height, width = config["input_size"][-2:]
-    embed = getattr(inner, "patch_embed", None)
-    if isinstance(getattr(embed, "img_size", None), tuple):
-        height, width = embed.img_size
+    own_size = getattr(getattr(inner, "patch_embed", None), "img_size", None)
+    if isinstance(own_size, tuple):
+        height, width = own_size
     kind = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
     return Preprocessing((int(height), int(width)), tuple(config["mean"]), tuple(config["std"]), kind)
 

@@ -44,7 +44,8 @@ class TPSM(nn.Module):
         eps: float = 0.0,
     ) -> None:
         super().__init__()
-        self.block, self.norm, self.head = block, norm, head
+        self.block: Any = block
+        self.norm, self.head = norm, head
         self.u, self.mode, self.eps = u, mode, eps
 
     @classmethod

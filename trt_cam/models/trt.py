@@ -112,7 +112,7 @@ class TRTLocalizer(nn.Module):
         set_classes(parts.model, num_classes)
         self.backbone = parts.model
         self.tpsm = TPSM.from_backbone(parts, u=u, mode=mode, eps=eps)
-        self.cam = CamBranch.from_backbone(parts, parts.num_classes) if cam == "branch" else cam
+        self.cam: Any = CamBranch.from_backbone(parts, parts.num_classes) if cam == "branch" else cam
         self.divide, self.relu, self.cam_from = divide, relu, cam_from
         self.config: dict[str, Any] = {}
         self.preprocessing = preprocessing(parts.model)
@@ -169,7 +169,6 @@ class TRTLocalizer(nn.Module):
             )
         if target.numel() and not (int(target.min()) >= 0 and int(target.max()) < self.num_classes):
             raise InputError(f"target classes in [0, {self.num_classes}) were needed, got {target.tolist()}")
-        assert isinstance(self.cam, nn.Module)
         maps: Tensor = self.cam.maps(features, target[:, None] if target.ndim == 1 else target)
         return maps[:, 0] if target.ndim == 1 else maps
 

@@ -152,7 +152,7 @@ def build_backbone(recipe: Mapping[str, Any], num_classes: int) -> nn.Module:
     """The inverse of ``backbone_recipe``, with random weights."""
     from timm.models.vision_transformer import VisionTransformer
 
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.get("settings", {}).items()}
+    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.get("settings", {}).items()}
     if recipe["builder"] == "timm":
         return create_timm(recipe["name"], pretrained=False, num_classes=num_classes, **settings)
     if recipe["builder"] == "vit":

@@ -8,7 +8,7 @@ computed from q and k there, so no model is rebuilt.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,8 +36,8 @@ class AttentionCall:
     v : (B, nh, Nk, d) or None
     bias : broadcastable to (B, nh, Nq, Nk), additive, or None
     scale : factor of q.k
-    weights : (B, nh, Nq, Nk) or None
-        Attention itself, where the model computes it.
+    weights, scores : (B, nh, Nq, Nk) or None
+        Attention itself and what it is the softmax of, where the model computes them.
     """
 
     q: Tensor | None = None
@@ -46,6 +46,7 @@ class AttentionCall:
     bias: Tensor | None = None
     scale: float = 1.0
     weights: Tensor | None = None
+    scores: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -60,12 +61,11 @@ class AttentionCall:
         if self.weights is not None:
             return wide(self.weights[:, heads, start:stop])
         assert self.q is not None and self.k is not None
-        scores = wide(self.q[:, heads, start:stop]) @ wide(self.k[:, heads]).transpose(-2, -1) * self.scale
-        if self.bias is not None:
-            bias = self.bias.expand(-1, self.shape[1], self.shape[2], -1) if self.bias.ndim == 4 else self.bias
-            bias = bias[:, heads, start:stop] if bias.ndim == 4 else bias[..., start:stop, :]
-            scores = scores + bias
-        return scores.softmax(dim=-1)
+        with precisely(self.q):
+            scores = wide(self.q[:, heads, start:stop]) @ wide(self.k[:, heads]).transpose(-2, -1) * self.scale
+            if self.bias is not None:
+                scores = scores + self.bias.expand(self.shape)[:, heads, start:stop]
+            return scores.softmax(dim=-1)
 
     def detached(self) -> AttentionCall:
         """What is needed to make rows later: no values, no graph."""
@@ -83,6 +83,28 @@ class AttentionCall:
 def wide(x: Tensor) -> Tensor:
     """At least float32."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def precisely(like: Tensor) -> torch.autocast:
+    """Autocast off: maps are float32 at least, whatever the model runs in."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def check_calls(backbone: Backbone, made: Mapping[nn.Module, Sequence[tuple[int, ...]]], tokens: int) -> None:
+    """One call of attention over ``tokens`` tokens in each module, or an error that names it, never a wrong result.
+
+    ``made`` holds the shapes (B, nh, Nq, Nk) of the calls seen. An attention pool may have another shape.
+    """
+    names = {module: name for name, module in backbone.model.named_modules()}
+    for module, shapes in made.items():
+        expected, good = "one call of attention", len(shapes) == 1
+        if good and module is not backbone.pool:
+            expected, good = f"attention over {tokens} tokens", tuple(shapes[0][2:]) == (tokens, tokens)
+        if not good:
+            raise UnsupportedModelError(
+                f"{expected} was needed from {names.get(module, '?')!r} of {type(backbone.model).__name__}, "
+                f"got shapes {list(shapes)}; if the model builds attention in another way, use a gradient method"
+            )
 
 
 def query_rows(call: AttentionCall, backbone: Backbone) -> Tensor:
@@ -117,13 +139,14 @@ class _Watch(TorchFunctionMode):
             answer = handler(fused_call(*args, **kwargs))
             return func(*args, **kwargs) if answer is None else answer
         if func in SOFTMAX and isinstance(args[0], Tensor) and args[0].ndim == 4:
-            weights = func(*args, **kwargs)
-            answer = handler(AttentionCall(weights=weights))
+            weights: Any = func(*args, **kwargs)
+            answer = handler(AttentionCall(weights=weights, scores=args[0]))
             return weights if answer is None else answer
         if func is F.multi_head_attention_forward:
             wanted, mean = kwargs.get("need_weights", True), kwargs.get("average_attn_weights", True)
             out, weights = func(*args, **{**kwargs, "need_weights": True, "average_attn_weights": False})
-            handler(AttentionCall(weights=weights))
+            if handler(AttentionCall(weights=weights)) is not None:
+                raise UnsupportedModelError("attention of nn.MultiheadAttention cannot be masked; use a timm model")
             return out, (weights.mean(dim=1) if mean else weights) if wanted else None
         return func(*args, **kwargs)
 
@@ -166,7 +189,8 @@ def intercept(handlers: Mapping[nn.Module, Handler]) -> Iterator[None]:
     with ExitStack() as stack:
         for module in handlers:
             stack.callback(module.register_forward_pre_hook(enter).remove)
-            stack.callback(module.register_forward_hook(leave).remove)
+            # first of all hooks: what the user's own hooks compute afterwards is no attention of this module
+            stack.callback(module.register_forward_hook(leave, prepend=True).remove)
         stack.enter_context(_Watch(handlers, inside))
         yield
 

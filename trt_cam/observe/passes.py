@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trt_cam.backbone import Backbone, class_evidence, unwrap
 from trt_cam.errors import UnsupportedModelError
-from trt_cam.observe.calls import AttentionCall, Handler, hooked, intercept, query_rows, wide
+from trt_cam.observe.calls import AttentionCall, Handler, check_calls, hooked, intercept, precisely, query_rows, wide
 from trt_cam.observe.quiet import check_images, quiet_pass
 from trt_cam.observe.rewriting import run_masked
 from trt_cam.ops.attention import HeadFusion, fuse_heads
@@ -76,7 +76,8 @@ class Observation:
                 fused = fuse_heads(call.rows(start, stop), head_fusion).to(row)  # (B, rows, S)
                 if head_fusion != "mean":
                     fused = fused / fused.sum(dim=-1, keepdim=True)
-                out = out + torch.einsum("bq,bqk->bk", part, fused)
+                with precisely(row):
+                    out = out + torch.einsum("bq,bqk->bk", part, fused)
         return out
 
     def to_grid(self, row: Tensor) -> Tensor:
@@ -97,12 +98,14 @@ class Observation:
             Activation and gradient, detached, at least float32.
         """
         assert self.leaf is not None
-        with torch.enable_grad():
+        gradient = None
+        with torch.inference_mode(False), torch.enable_grad():
             if isinstance(target, Tensor):
-                score = self.logits.gather(1, target[:, None]).sum()
+                score = self.logits.gather(1, target[:, None].clone()).sum()
             else:
                 score = torch.stack([target(logits) for logits in self.logits]).sum()
-        (gradient,) = torch.autograd.grad(score, self.leaf, retain_graph=True, allow_unused=True)
+            if score.requires_grad:
+                (gradient,) = torch.autograd.grad(score, self.leaf, retain_graph=True, allow_unused=True)
         if gradient is None:
             raise UnsupportedModelError(
                 f"a target that depends on layer {self.backbone.layer!r} of {type(self.backbone.model).__name__} was "
@@ -220,15 +223,15 @@ def _observe_tokens(
             stack.enter_context(hooked(layer, on_output=recorder.leaf))
         seen.output = run(images, **run_args)
     seen.logits = seen.output if isinstance(seen.output, Tensor) else seen.output.logits
-    recorder.check(needs)
+    check_calls(backbone, recorder.made, backbone.prefix + seen.grid_size[0] * seen.grid_size[1])
 
 
 class _Recorder:
-    """Fills an ``Observation`` during the forward and checks afterwards that each module did what its family does."""
+    """Fills an ``Observation`` during the forward, and notes the shape of every attention call."""
 
     def __init__(self, seen: Observation, keep: bool) -> None:
         self.seen, self.keep = seen, keep
-        self.made: dict[nn.Module, list[AttentionCall | tuple[int, ...]]] = {}
+        self.made: dict[nn.Module, list[tuple[int, ...]]] = {}
 
     def handlers(self) -> dict[nn.Module, Handler]:
         backbone = self.seen.backbone
@@ -258,20 +261,3 @@ class _Recorder:
         self.seen.leaf = output.detach().requires_grad_()
         torch.set_grad_enabled(True)  # the rest of this forward is differentiable; quiet_pass ends it
         return self.seen.leaf
-
-    def check(self, needs: frozenset[str]) -> None:
-        """Zero maps, too many, or of another shape: an error that names the module, never a wrong result."""
-        backbone, (Gh, Gw) = self.seen.backbone, self.seen.grid_size
-        S = backbone.prefix + Gh * Gw
-        names = {module: name for name, module in backbone.model.named_modules()}
-        for module, shapes in self.made.items():
-            expected = "one call of attention"
-            good = len(shapes) == 1
-            if good and module is not backbone.pool:
-                expected, good = f"attention over {S} tokens", tuple(shapes[0][2:]) == (S, S)  # type: ignore[index]
-            if not good:
-                raise UnsupportedModelError(
-                    f"{expected} was needed from {names.get(unwrap(module), '?')!r} of "
-                    f"{type(backbone.model).__name__}, got shapes {shapes}; "
-                    "if the model builds attention in another way, use a gradient method"
-                )

@@ -83,5 +83,7 @@ def check_images(images: Tensor) -> None:
         raise InputError(
             f"preprocessed images (B, 3, H, W) of a float dtype were needed, got {came}; for photos: localize"
         )
+    if images.shape[0] == 0:
+        raise InputError("at least one image was needed, got an empty batch")
     if not images.isfinite().all():
         raise InputError("finite images were needed, got NaN or infinity; check the preprocessing")

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trt_cam.backbone import Backbone
-from trt_cam.observe.calls import AttentionCall, Handler, hooked, intercept, query_rows
+from trt_cam.backbone import Backbone, unwrap
+from trt_cam.errors import UnsupportedModelError
+from trt_cam.observe.calls import AttentionCall, Handler, check_calls, hooked, intercept, query_rows
 from trt_cam.observe.quiet import eagerly
 from trt_cam.ops.attention import masked_attention, selection_mask
 
@@ -18,17 +20,32 @@ from trt_cam.ops.attention import masked_attention, selection_mask
 def run_masked(
     block: nn.Module, attention: nn.Module, keep: Tensor, *args: Any, prefix: int, eps: float = 0.0, **kwargs: Any
 ) -> Tensor:
-    """Run one transformer block under the key mask of Eq. 6; ``args[0]`` are its tokens (B, P + N, D)."""
+    """Run one transformer block under the key mask of Eq. 6; ``args[0]`` are its tokens (B, P + N, D).
+
+    Raises
+    ------
+    UnsupportedModelError
+        The block does not attend exactly once, or has unfused attention and ``eps`` is asked for.
+    """
+    calls = []
 
     def masked(call: AttentionCall) -> Tensor:
-        if call.weights is not None:  # computed by the model itself: renormalise over the readable keys
-            kept = call.weights * selection_mask(keep, prefix=prefix)
-            return kept / kept.sum(dim=-1, keepdim=True)
+        calls.append(call.shape)
+        if call.scores is not None:  # not fused
+            if eps > 0:
+                raise UnsupportedModelError("eps > 0 needs fused attention; set block.attn.fused_attn = True, or eps=0")
+            return call.scores.masked_fill(~selection_mask(keep, prefix=prefix), -torch.inf).softmax(dim=-1)
         assert call.q is not None and call.k is not None and call.v is not None
         return masked_attention(call.q, call.k, call.v, keep, eps=eps, scale=call.scale, bias=call.bias, prefix=prefix)
 
-    with eagerly(), intercept({attention: masked}):
-        return block(*args, **kwargs)
+    with eagerly(), intercept({unwrap(attention): masked}):
+        out: Tensor = block(*args, **kwargs)
+    if len(calls) != 1:
+        raise UnsupportedModelError(
+            f"a block that attends once was needed to hide its dropped tokens, got {type(block).__name__} with "
+            f"attention {type(attention).__name__} that does so {len(calls)} times; use a timm block"
+        )
+    return out
 
 
 def unbiased(call: AttentionCall) -> Tensor | None:
@@ -63,14 +80,21 @@ def rewrite_last_block(
     logits (B, K), outputs of ``taps``, input of block L - 1 (that is Z_{L-2}, (B, S, D))
     """
     rows: list[Tensor] = []
+    made: dict[nn.Module, list[tuple[int, ...]]] = {module: [] for module in backbone.attentions[:-1]}
     found: dict[int, Any] = {}
 
+    def noting(module: nn.Module) -> Handler:
+        def note(call: AttentionCall) -> None:
+            made[module].append(call.shape)
+            rows.append(query_rows(call, backbone))
+
+        return note
+
     def before_last(args: Any, kwargs: Any) -> Any:
+        check_calls(backbone, made, args[0].shape[1])
         return (rewrite(rows, args[0], kwargs), *args[1:]), {**kwargs, **({"rope": None} if "rope" in kwargs else {})}
 
-    handlers: dict[nn.Module, Handler] = {
-        module: lambda call: rows.append(query_rows(call, backbone)) for module in backbone.attentions[:-1]
-    }
+    handlers = {module: noting(module) for module in made}
     handlers[backbone.attentions[-1]] = unbiased
     with ExitStack() as stack:
         stack.enter_context(eagerly())
