@@ -109,9 +109,7 @@ class TestFiles:
     def test_many_threads_read_at_once(self, tmp_path: Path) -> None:
         corners().save(tmp_path / "a.png")
         filters, sizes = list(warnings.filters), []
-        threads = [
-            threading.Thread(target=lambda: sizes.append(load_photo(tmp_path / "a.png").size)) for _ in range(8)
-        ]
+        threads = [threading.Thread(target=lambda: sizes.append(load_photo(tmp_path / "a.png").size)) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -254,7 +252,7 @@ class TestFrames:
         photo = Image.new("RGB", size, RED)
         array, frame = fit_photo(photo, (48, 64), fit)  # type: ignore[arg-type]
         assert (array.shape, array.dtype) == ((3, 48, 64), np.float32)
-        assert 0 <= array.min() and array.max() <= 1
+        assert array.min() >= 0 and array.max() <= 1
         x0, y0, x1, y1 = frame.content()
         (back,) = frame.boxes_to_photo([[x0, y0, x1, y1]])
         if fit == "crop":
@@ -264,15 +262,18 @@ class TestFrames:
 
     def test_rounding_is_outwards_clipped_and_never_empty(self) -> None:
         frame = frame_of((100, 100), (10, 10))
-        assert frame.boxes_to_photo([[0.01, 0.0, 0.99, 0.5]]).tolist() == [[0, 0, 10, 5]]
-        assert frame.boxes_to_photo([[0.11, 0.0, 0.99, 12.0]]).tolist() == [[1, 0, 10, 100]]
+        assert frame.boxes_to_photo([[0.09, 0.0, 0.91, 0.5]]).tolist() == [[0, 0, 10, 5]]
+        assert frame.boxes_to_photo([[0.19, 0.0, 0.99, 12.0]]).tolist() == [[1, 0, 10, 100]]
         assert frame_of((5, 5), (10, 10)).boxes_to_photo([[9.9, 9.9, 10, 10]]).tolist() == [[4, 4, 5, 5]]
+        assert frame.boxes_to_photo([[11, -3, 12, -2]]).tolist() == [[99, 0, 100, 1]]
         assert frame.boxes_to_photo(np.zeros((0, 4))).shape == (0, 4)
         assert frame.boxes_to_photo([[0, 0, 7, 7]]).dtype == np.int64
 
     def test_exact_multiples_are_not_rounded_up(self) -> None:
-        frame = frame_of((30, 30), (21, 21))  # a scale of 0.7: 7 / 0.7 is 10 and a bit in floating point
-        assert frame.boxes_to_photo([[7, 7, 14, 14]]).tolist() == [[10, 10, 20, 20]]
+        frame = frame_of(
+            (100, 110), (224, 224)
+        )  # 112 pixels of 224 are 55.00000000000001 of 110, 56 are 24.99... of 100
+        assert frame.boxes_to_photo([[0, 56, 112, 112]]).tolist() == [[0, 25, 55, 50]]
 
     def test_squash_is_pils_resize(self) -> None:
         noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (37, 61, 3), dtype=np.uint8))

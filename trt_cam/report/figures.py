@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def side_by_side(
-    pictures: Sequence[Image.Image], titles: Sequence[str], *, columns: int = 4, inches: float = 3.0
+    pictures: Sequence[Image.Image], titles: Sequence[str], *, columns: int = 5, inches: float = 3.0
 ) -> Figure:
     """Pictures in rows, each under its title.
 
@@ -25,8 +25,8 @@ def side_by_side(
     inches
         Width of one picture.
     """
-    across = min(columns, len(pictures))
-    rows = math.ceil(len(pictures) / across)
+    rows = math.ceil(len(pictures) / columns)
+    across = math.ceil(len(pictures) / rows)
     tall = max(picture.height / picture.width for picture in pictures)
     figure = Figure(figsize=(inches * across, rows * (inches * min(tall, 2.0) + 0.4)), layout="constrained")
     FigureCanvasAgg(figure)
