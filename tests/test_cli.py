@@ -171,6 +171,8 @@ class TestLocalize:
         assert "photos" not in run("localize", photos)[2]
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
         assert "3/3 photos" in run("localize", photos)[2]
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+        assert "photos" not in run("localize", photos)[2]  # the lines themselves are progress enough
 
 
 class TestOthers:

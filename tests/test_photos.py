@@ -154,10 +154,10 @@ class TestModes:
 
     @pytest.mark.parametrize("suffix", ["png", "tif"])
     def test_sixteen_bits_are_scaled(self, tmp_path: Path, suffix: str) -> None:
-        values = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
+        values = np.array([[0, 257, 386, 32768, 65535]], dtype=np.uint16)
         Image.fromarray(values).save(tmp_path / f"a.{suffix}")
         seen = np.asarray(load_photo(tmp_path / f"a.{suffix}"))
-        np.testing.assert_array_equal(seen, np.array([[0, 1, 128, 255]])[..., None].repeat(3, -1))
+        np.testing.assert_array_equal(seen, np.array([[0, 1, 2, 128, 255]])[..., None].repeat(3, -1))
 
     def test_integers_beyond_sixteen_bits_and_floats_are_refused(self) -> None:
         assert "8 or 16 bits" in one_line(Image.fromarray(np.array([[0, 70_000]], dtype=np.int32)))
@@ -303,6 +303,10 @@ class TestFrames:
     def test_heat_of_another_resolution(self) -> None:
         frame = frame_of((30, 40), (32, 32))
         np.testing.assert_allclose(frame.heat_to_photo(np.ones((8, 8))), np.ones((30, 40)))
+        frame = frame_of((20, 40), (32, 32), "pad")  # the photo is in rows 8 to 24
+        coarse = np.repeat(np.arange(8.0), 4).reshape(8, 4)
+        wanted = np.linspace(2.0, 6.0, 41)[1::2] - 0.5  # rows 2 to 6, centres at halves
+        np.testing.assert_allclose(frame.heat_to_photo(coarse)[2:-2, 5], wanted[2:-2], atol=1e-6)
 
     def test_a_reduced_copy_keeps_the_photos_frame(self) -> None:
         _, frame = fit_photo(Image.new("RGB", (50, 25)), (32, 32), "pad", photo_size=(2500, 5000))

@@ -109,8 +109,18 @@ def common(chosen: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(chosen, name) for name in names} | {"refine": refine}
 
 
+def quieten() -> None:
+    """Keep other packages' warnings off stderr: what matters of them is in our one line."""
+    import logging
+    import warnings
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would list its five retries
+    warnings.filterwarnings("ignore", module=r"(PIL|timm|huggingface_hub)\b")
+
+
 def run_localize(chosen: argparse.Namespace) -> int:
     """Each photo as a line, a picture or JSON, as it is done; what failed at the end."""
+    quieten()
     from trt_cam.data.photos import expand_photos
     from trt_cam.localization import iter_localize
 
@@ -149,6 +159,7 @@ def report(result: Localization | Failure, pictures: Pictures | None, as_json: b
 
 def run_compare(chosen: argparse.Namespace) -> int:
     """One figure, and a line per method."""
+    quieten()
     from trt_cam.data.photos import load_photo
     from trt_cam.report.comparison import compare
 
@@ -234,8 +245,8 @@ class OutputError(TrtCamError, OSError):
 
 
 def progress(results: Iterable[Any], count: int) -> Iterator[Any]:
-    """The same results, counted on stderr if that is a terminal and they are many."""
-    shown = count > 1 and sys.stderr.isatty()
+    """The same results, counted on stderr if that is a terminal, they are many, and their lines go elsewhere."""
+    shown = count > 1 and sys.stderr.isatty() and not sys.stdout.isatty()
     for done, result in enumerate(results, start=1):
         if shown:
             say(f"\r{done}/{count} photos", sys.stderr, end="")
