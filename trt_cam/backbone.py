@@ -271,7 +271,7 @@ def count_classes(model: nn.Module) -> int:
     return int(getattr(model, "num_classes", 0) or 0)
 
 
-def classifiers(model: nn.Module) -> tuple[nn.Linear, ...]:
+def classifiers(model: Any) -> tuple[nn.Linear, ...]:
     """The linear classifier of a model; both of them for a distilled one (their mean is the model's answer)."""
     if hasattr(model, "heads") and hasattr(model.heads, "head"):
         found: Any = model.heads.head  # torchvision
@@ -315,11 +315,11 @@ def class_evidence(backbone: Backbone, features: Tensor, target: Tensor) -> Tens
 
 def pooled_alone(backbone: Backbone, features: Tensor) -> Tensor:
     """What the classifier would read if each position were the only one: pool and norm of the head, (B, D, Gh, Gw)."""
-    tokens = features.movedim(1, -1)  # (B, Gh, Gw, D)
+    tokens = features.movedim(1, -1).to(classifiers(backbone.model)[0].weight.dtype)  # (B, Gh, Gw, D)
     if backbone.pool is not None:
         tokens = backbone.pool(tokens.flatten(0, 2)[:, None]).view_as(tokens)
     norm: Any = getattr(backbone.model, "fc_norm", None)
-    return (norm(tokens) if isinstance(norm, nn.Module) else tokens).movedim(-1, 1)
+    return (norm(tokens) if isinstance(norm, nn.Module) else tokens).movedim(-1, 1).to(features.dtype)
 
 
 # ------------------------------------------------------------------------------------------------- preprocessing

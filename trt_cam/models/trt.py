@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trt_cam.backbone import Backbone, class_names, count_classes, create_timm, describe, preprocessing
 from trt_cam.errors import InputError, UnsupportedModelError
 from trt_cam.models.heads import TPSM, CamBranch
-from trt_cam.observe import check_images, rewrite_last_block
+from trt_cam.observe import check_images, rewrite_last_block, wide
 from trt_cam.ops.attention import SelectionMode, fuse_heads, reattention_map
 
 CamFrom = Literal["penultimate-input", "penultimate-output"]
@@ -162,14 +162,14 @@ class TRTLocalizer(nn.Module):
         return TRTOutput(logits, tpsm_logits, cam_logits, m, keep, importance, m_t, m_c, fused)
 
     def class_maps(self, features: Tensor, target: Tensor) -> Tensor:
-        """M_C of the asked classes, in the shape of ``target``: (B, Gh, Gw) or (B, T, Gh, Gw)."""
+        """M_C of the asked classes, at least float32: (B, Gh, Gw) for a target (B,), (B, T, Gh, Gw) for (B, T)."""
         if target.ndim not in (1, 2) or target.shape[0] != features.shape[0]:
             raise InputError(
                 f"target (B,) or (B, T) with B = {features.shape[0]} was needed, got {tuple(target.shape)}"
             )
         if target.numel() and not (int(target.min()) >= 0 and int(target.max()) < self.num_classes):
             raise InputError(f"target classes in [0, {self.num_classes}) were needed, got {target.tolist()}")
-        maps: Tensor = self.cam.maps(features, target[:, None] if target.ndim == 1 else target)
+        maps = wide(self.cam.maps(features, target[:, None] if target.ndim == 1 else target))
         return maps[:, 0] if target.ndim == 1 else maps
 
     def localize(self, photos: Any, **settings: Any) -> Any:

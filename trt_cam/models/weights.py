@@ -152,7 +152,8 @@ def build_backbone(recipe: Mapping[str, Any], num_classes: int) -> nn.Module:
     """The inverse of ``backbone_recipe``, with random weights."""
     from timm.models.vision_transformer import VisionTransformer
 
-    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.get("settings", {}).items()}
+    given = recipe.get("settings", {})
+    settings: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     if recipe["builder"] == "timm":
         return create_timm(recipe["name"], pretrained=False, num_classes=num_classes, **settings)
     if recipe["builder"] == "vit":

@@ -7,6 +7,7 @@ into eval mode and back, shared safely between threads; compiled models and bloc
 """
 
 from trt_cam.observe.calls import AttentionCall as AttentionCall
+from trt_cam.observe.calls import wide as wide
 from trt_cam.observe.passes import Observation as Observation
 from trt_cam.observe.passes import observe as observe
 from trt_cam.observe.quiet import check_images as check_images

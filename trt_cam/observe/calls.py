@@ -7,7 +7,6 @@ computed from q and k there, so no model is rebuilt.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from trt_cam.backbone import Backbone
 from trt_cam.errors import UnsupportedModelError
+from trt_cam.observe.scope import Active
 
 SOFTMAX = frozenset({torch.softmax, F.softmax, Tensor.softmax})
 CHUNK = 16 * 2**20  # bytes of attention matrix made at a time when whole rows are reduced
@@ -126,13 +126,13 @@ Handler = Callable[[AttentionCall], Tensor | None]
 class _Watch(TorchFunctionMode):
     """Turns the three functions into ``AttentionCall`` for the module being run."""
 
-    def __init__(self, handlers: Mapping[nn.Module, Handler], inside: list[nn.Module]) -> None:
+    def __init__(self, handlers: Mapping[nn.Module, Handler], inside: list[nn.Module], active: Active) -> None:
         super().__init__()
-        self.handlers, self.inside = handlers, inside
+        self.handlers, self.inside, self.active = handlers, inside, active
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not self.inside:
+        if not self.inside or not self.active():
             return func(*args, **kwargs)
         handler = self.handlers[self.inside[-1]]
         if func is F.scaled_dot_product_attention:
@@ -174,16 +174,16 @@ def fused_call(
 
 
 @contextmanager
-def intercept(handlers: Mapping[nn.Module, Handler]) -> Iterator[None]:
-    """Call ``handlers[module]`` for each attention call that happens inside that module's forward, on this thread."""
-    thread, inside = threading.get_ident(), []  # type: tuple[int, list[nn.Module]]
+def intercept(handlers: Mapping[nn.Module, Handler], active: Active) -> Iterator[None]:
+    """Call ``handlers[module]`` for each attention call that happens inside that module's watched forward."""
+    inside: list[nn.Module] = []
 
     def enter(module: nn.Module, args: Any) -> None:
-        if threading.get_ident() == thread:
+        if active():
             inside.append(module)
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        if threading.get_ident() == thread:
+        if active():
             inside.pop()
 
     with ExitStack() as stack:
@@ -191,23 +191,22 @@ def intercept(handlers: Mapping[nn.Module, Handler]) -> Iterator[None]:
             stack.callback(module.register_forward_pre_hook(enter).remove)
             # first of all hooks: what the user's own hooks compute afterwards is no attention of this module
             stack.callback(module.register_forward_hook(leave, prepend=True).remove)
-        stack.enter_context(_Watch(handlers, inside))
+        stack.enter_context(_Watch(handlers, inside, active))
         yield
 
 
 @contextmanager
-def hooked(module: nn.Module, on_input: Any = None, on_output: Any = None) -> Iterator[None]:
-    """Hooks for the duration of a pass that return at once on another thread.
+def hooked(module: nn.Module, active: Active, on_input: Any = None, on_output: Any = None) -> Iterator[None]:
+    """Hooks for the duration of a watched forward.
 
     ``on_input(args, kwargs)`` may return new (args, kwargs); ``on_output(output)`` may return a new output.
     """
-    thread = threading.get_ident()
 
     def before(_: nn.Module, args: Any, kwargs: Any) -> Any:
-        return on_input(args, kwargs) if threading.get_ident() == thread else None
+        return on_input(args, kwargs) if active() else None
 
     def after(_: nn.Module, args: Any, output: Any) -> Any:
-        return on_output(output) if threading.get_ident() == thread else None
+        return on_output(output) if active() else None
 
     with ExitStack() as stack:
         if on_input is not None:

@@ -12,9 +12,19 @@ from torch import Tensor, nn
 
 from trt_cam.backbone import Backbone, class_evidence, unwrap
 from trt_cam.errors import UnsupportedModelError
-from trt_cam.observe.calls import AttentionCall, Handler, check_calls, hooked, intercept, precisely, query_rows, wide
+from trt_cam.observe.calls import (
+    AttentionCall,
+    Handler,
+    check_calls,
+    hooked,
+    intercept,
+    precisely,
+    query_rows,
+    wide,
+)
 from trt_cam.observe.quiet import check_images, quiet_pass
 from trt_cam.observe.rewriting import run_masked
+from trt_cam.observe.scope import Active, watched
 from trt_cam.ops.attention import HeadFusion, fuse_heads
 
 
@@ -131,7 +141,8 @@ class Observation:
         """Evidence for the target at each position of features (B, D, Gh, Gw): (B, Gh, Gw)."""
         if self.head is not None:
             return self.head.maps(features, target[:, None])[:, 0]
-        return class_evidence(self.backbone, features, target)
+        with quiet_pass(self.backbone.model, self.images):
+            return class_evidence(self.backbone, features, target)
 
     def normed(self, tokens: Tensor) -> Tensor:
         """Tokens (B, S, D) after the model's last norm, the patches as (B, D, Gh, Gw)."""
@@ -177,13 +188,13 @@ def observe(
     """
     check_images(images)
     seen = Observation(backbone, images)
-    with quiet_pass(via or backbone.model, images) as images, ExitStack() as stack:
+    with quiet_pass(via or backbone.model, images) as images, watched(backbone.model) as active, ExitStack() as stack:
         for name in backbone.middle if "middle" in needs else ():
-            stack.enter_context(hooked(unwrap(backbone.model.get_submodule(name)), on_output=seen.add_middle))
+            stack.enter_context(hooked(unwrap(backbone.model.get_submodule(name)), active, on_output=seen.add_middle))
         if backbone.family == "spatial":
             _observe_spatial(seen, images, needs)
         else:
-            _observe_tokens(seen, images, needs, via or backbone.model, via_args)
+            _observe_tokens(seen, images, needs, active, via or backbone.model, via_args)
     return seen
 
 
@@ -206,21 +217,21 @@ def _observe_spatial(seen: Observation, images: Tensor, needs: frozenset[str]) -
 
 
 def _observe_tokens(
-    seen: Observation, images: Tensor, needs: frozenset[str], run: nn.Module, run_args: dict[str, Any]
+    seen: Observation, images: Tensor, needs: frozenset[str], active: Active, run: nn.Module, run_args: dict[str, Any]
 ) -> None:
     backbone = seen.backbone
     seen.grid_size = backbone.grid_size(*images.shape[-2:])
     recorder = _Recorder(seen, keep="attention" in needs)
     with ExitStack() as stack:
         if needs & {"rows", "attention"}:
-            stack.enter_context(intercept(recorder.handlers()))
+            stack.enter_context(intercept(recorder.handlers(), active))
         if "tokens" in needs:
-            stack.enter_context(hooked(backbone.blocks[-1], on_input=recorder.last_input))
+            stack.enter_context(hooked(backbone.blocks[-1], active, on_input=recorder.last_input))
         if "features" in needs:
-            stack.enter_context(hooked(features_layer(backbone), on_output=recorder.features))
+            stack.enter_context(hooked(features_layer(backbone), active, on_output=recorder.features))
         if "gradient" in needs:
             layer = unwrap(backbone.model.get_submodule(backbone.layer))
-            stack.enter_context(hooked(layer, on_output=recorder.leaf))
+            stack.enter_context(hooked(layer, active, on_output=recorder.leaf))
         seen.output = run(images, **run_args)
     seen.logits = seen.output if isinstance(seen.output, Tensor) else seen.output.logits
     check_calls(backbone, recorder.made, backbone.prefix + seen.grid_size[0] * seen.grid_size[1])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from trt_cam.backbone import unwrap
 from trt_cam.errors import InputError
+from trt_cam.observe.scope import interrupting
 
 _guard = threading.Lock()
 _evaluating: weakref.WeakKeyDictionary[nn.Module, list[Any]] = weakref.WeakKeyDictionary()
@@ -69,6 +70,7 @@ def quiet_pass(model: nn.Module, images: Tensor) -> Iterator[Tensor]:
     with ExitStack() as stack:
         stack.enter_context(eval_mode(unwrap(model)))
         stack.enter_context(eagerly())
+        stack.enter_context(interrupting())
         if torch.is_inference_mode_enabled() or images.is_inference():
             stack.enter_context(torch.inference_mode(False))
             images = images.clone()

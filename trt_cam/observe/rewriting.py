@@ -14,6 +14,7 @@ from trt_cam.backbone import Backbone, unwrap
 from trt_cam.errors import UnsupportedModelError
 from trt_cam.observe.calls import AttentionCall, Handler, check_calls, hooked, intercept, query_rows
 from trt_cam.observe.quiet import eagerly
+from trt_cam.observe.scope import watched
 from trt_cam.ops.attention import masked_attention, selection_mask
 
 
@@ -38,7 +39,7 @@ def run_masked(
         assert call.q is not None and call.k is not None and call.v is not None
         return masked_attention(call.q, call.k, call.v, keep, eps=eps, scale=call.scale, bias=call.bias, prefix=prefix)
 
-    with eagerly(), intercept({unwrap(attention): masked}):
+    with eagerly(), watched(unwrap(block)) as active, intercept({unwrap(attention): masked}, active):
         out: Tensor = block(*args, **kwargs)
     if len(calls) != 1:
         raise UnsupportedModelError(
@@ -98,10 +99,11 @@ def rewrite_last_block(
     handlers[backbone.attentions[-1]] = unbiased
     with ExitStack() as stack:
         stack.enter_context(eagerly())
-        stack.enter_context(intercept(handlers))
-        stack.enter_context(hooked(backbone.blocks[-1], on_input=before_last))
-        stack.enter_context(hooked(backbone.blocks[-2], on_input=lambda args, kwargs: found.update({-1: args[0]})))
+        active = stack.enter_context(watched(backbone.model))
+        stack.enter_context(intercept(handlers, active))
+        stack.enter_context(hooked(backbone.blocks[-1], active, on_input=before_last))
+        stack.enter_context(hooked(backbone.blocks[-2], active, on_input=lambda args, _: found.update({-1: args[0]})))
         for index, tap in enumerate(taps):
-            stack.enter_context(hooked(tap, on_output=lambda out, index=index: found.update({index: out})))
+            stack.enter_context(hooked(tap, active, on_output=lambda out, index=index: found.update({index: out})))
         logits = backbone.model(images)
     return logits, [found[index] for index in range(len(taps))], found[-1]
