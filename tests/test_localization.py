@@ -164,8 +164,8 @@ class TestGeometry:
 
     def test_all_boxes_have_their_scores(self, drawn: Any, tiny: torch.nn.Module) -> None:
         drawn.grid = torch.zeros(160, 160)
-        drawn.grid[10:30, 10:30] = 1.0
-        drawn.grid[80:160, 80:160] = 0.5
+        drawn.grid[10:30, 60:140] = 1.0
+        drawn.grid[100:160, 10:40] = 0.5
         found = localize(PHOTO, model=tiny, size=160, boxes="all_external")
         assert len(found.boxes) == len(found.scores) == len(found.mean_heat) == 2
         assert sorted(found.mean_heat.tolist()) == pytest.approx([0.5, 1.0], abs=0.05)
