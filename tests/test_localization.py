@@ -214,6 +214,9 @@ class TestMany:
             np.testing.assert_array_equal(result.boxes, single.boxes)
             np.testing.assert_allclose(result.grid, single.grid, rtol=1e-3, atol=1e-7)
             assert (result.target, result.path) == (single.target, photo)
+            assert result.score == pytest.approx(single.score, rel=1e-3)
+        chances = {round(result.score or 0.0, 9) for result in localize(photos, model=tiny, target=3)}
+        assert len(chances) == 5  # each photo's own
 
     def test_a_list_gives_a_list(self, tiny: torch.nn.Module) -> None:
         assert len(localize([PHOTO], model=tiny)) == 1

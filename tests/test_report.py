@@ -15,6 +15,8 @@ from PIL import Image
 import trt_cam
 from trt_cam.data.frames import frame_of
 from trt_cam.errors import InputError, UnsupportedModelError
+from trt_cam.localization import localize
+from trt_cam.report import comparison
 from trt_cam.report.figures import side_by_side, to_png
 from trt_cam.report.overlay import colours, draw_boxes, draw_result
 
@@ -93,6 +95,17 @@ class TestBoxes:
         whites = np.nonzero((np.asarray(picture) == 255).all(-1))
         assert (whites[1].min(), whites[0].min(), whites[1].max(), whites[0].max()) == (26, 11, 73, 38)
 
+    @pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
+    def test_a_reduced_picture_has_its_heat_reduced(self, fit: str) -> None:
+        photo = Image.new("RGB", (400, 200), (128, 128, 128))
+        frame = frame_of((200, 400), (64, 64), fit)  # type: ignore[arg-type]
+        heat = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        values = torch.nn.functional.interpolate(heat, size=(64, 64), mode="bilinear")[0, 0].numpy()
+        none = np.zeros((0, 4), dtype=np.int64)
+        whole = draw_result(photo, values, frame, none, "").resize((200, 100), Image.Resampling.BOX)
+        small = draw_result(photo, values, frame, none, "", max_side=200)
+        assert np.abs(np.asarray(whole).astype(int) - np.asarray(small)).mean() < 3
+
 
 class TestCompare:
     def test_methods_side_by_side(self, tiny: torch.nn.Module, tmp_path: Path) -> None:
@@ -106,6 +119,19 @@ class TestCompare:
     def test_all_methods_explain_the_same_class(self, tiny: torch.nn.Module) -> None:
         found = trt_cam.compare(PHOTO, ["grad-cam", "cam"], model=tiny, target="tabby").results
         assert {result.label for result in found.values()} == {"tabby, tabby cat"}
+
+    def test_the_first_methods_class_is_every_methods(
+        self, tiny: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+
+        def recorded(*args: object, target: int | None, **options: object) -> object:
+            asked.append(target)
+            return localize(*args, target=11 if target is None else target, **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(comparison, "localize", recorded)
+        trt_cam.compare(PHOTO, ["grad-cam", "cam", "rollout"], model=tiny)
+        assert asked == [None, 11, 11]
 
     def test_bad_input(self, tiny: torch.nn.Module, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="list of names"):
