@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from trt_cam.errors import InputError, WeightsError
+from trt_cam.models.recipes import build_backbone
 from trt_cam.models.trt import TRTLocalizer
-from trt_cam.models.weights import build_backbone, load_tensors
+from trt_cam.models.weights import load_tensors
 
 RENAMED = (
     ("score_layer.", "tpsm.block."),

@@ -109,6 +109,8 @@ class TRTLocalizer(nn.Module):
         parts = carrier(backbone)
         if cam_from not in ("penultimate-input", "penultimate-output"):
             raise InputError(f"cam_from must be 'penultimate-input' or 'penultimate-output', got {cam_from!r}")
+        if cam not in ("branch", None) and not isinstance(cam, nn.Module):
+            raise InputError(f"cam must be 'branch', None or a module, got {cam!r}")
         set_classes(parts.model, num_classes)
         self.backbone = parts.model
         self.tpsm = TPSM.from_backbone(parts, u=u, mode=mode, eps=eps)

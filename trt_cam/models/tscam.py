@@ -11,7 +11,8 @@ from trt_cam.backbone import class_names, describe, preprocessing
 from trt_cam.errors import UnsupportedModelError
 from trt_cam.models.heads import ConvHead, width_of
 from trt_cam.models.official import architecture, stripped
-from trt_cam.models.weights import build_backbone, load_tensors
+from trt_cam.models.recipes import build_backbone
+from trt_cam.models.weights import load_tensors
 
 
 class TSCAMNet(nn.Module):

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from trt_cam.backbone import Preprocessing, create_timm
+from trt_cam.backbone import create_timm
 from trt_cam.errors import InputError, TrtCamError, WeightsError
+from trt_cam.models.recipes import SET_RECIPE, build, card, describe_network, mismatch, shapes_of
 
 if TYPE_CHECKING:
     from trt_cam.models.trt import TRTLocalizer
@@ -78,14 +79,18 @@ def save_pretrained(net: TRTLocalizer, folder: str | Path, *, half: bool = False
 
     Raises
     ------
+    InputError
+        The backbone does not tell how to build it again.
     WeightsError
         The folder cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     folder = Path(folder)
     config = {"schema": SCHEMA, **describe_network(net), **net.config}
     tensors = {name: tensor.detach().contiguous() for name, tensor in net.state_dict().items()}
+    check_recipe(config, tensors)
     if half:
         tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     try:
@@ -94,78 +99,10 @@ def save_pretrained(net: TRTLocalizer, folder: str | Path, *, half: bool = False
         (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         if not (folder / CARD).exists():
             (folder / CARD).write_text(card(config), encoding="utf-8")
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise WeightsError(
             f"a writable folder was needed for {folder}, got: {first_line(error)}; choose another"
         ) from error
-
-
-def describe_network(net: TRTLocalizer) -> dict[str, Any]:
-    """The part of config.json from which the network is built again."""
-    from trt_cam.models.hybrid import TrunkCam
-
-    cam = net.cam
-    kind = None if cam is None else "trunk" if isinstance(cam, TrunkCam) else "branch"
-    return {
-        "backbone": backbone_recipe(net.backbone),
-        "num_classes": net.num_classes,
-        "trt": {
-            "u": net.tpsm.u,
-            "mode": net.tpsm.mode,
-            "eps": net.tpsm.eps,
-            "divide": net.divide,
-            "relu": net.relu,
-            "cam_from": net.cam_from,
-            "cam": kind,
-        },
-        "preprocessing": {
-            "size": list(net.preprocessing.size),
-            "mean": list(net.preprocessing.mean),
-            "std": list(net.preprocessing.std),
-            "interpolation": net.preprocessing.interpolation,
-        },
-        "classes": list(net.classes) if net.classes else None,
-    }
-
-
-def backbone_recipe(model: nn.Module) -> dict[str, Any]:
-    """How to build a backbone again: its own ``recipe``, or timm's name with the size it was made for."""
-    recipe = getattr(model, "recipe", None)
-    if isinstance(recipe, dict):
-        return recipe
-    name = (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
-    if not name:
-        raise InputError(
-            f"a backbone that timm can build by name was needed, got {type(model).__name__} without one; "
-            "set backbone.recipe = {'builder': 'timm', 'name': ..., 'settings': {...}}"
-        )
-    settings: dict[str, Any] = {}
-    embed = getattr(model, "patch_embed", None)
-    if getattr(embed, "img_size", None) is not None and getattr(embed, "strict_img_size", True):
-        settings["img_size"] = list(embed.img_size)  # type: ignore[union-attr]
-    elif getattr(model, "dynamic_img_size", False):
-        settings["dynamic_img_size"] = True
-    return {"builder": "timm", "name": name, "settings": settings}
-
-
-def build_backbone(recipe: Mapping[str, Any], num_classes: int) -> nn.Module:
-    """The inverse of ``backbone_recipe``, with random weights."""
-    from timm.models.vision_transformer import VisionTransformer
-
-    given = recipe.get("settings", {})
-    settings: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    if recipe["builder"] == "timm":
-        return create_timm(recipe["name"], pretrained=False, num_classes=num_classes, **settings)
-    if recipe["builder"] == "vit":
-        model: nn.Module = VisionTransformer(num_classes=num_classes, **settings)
-    elif recipe["builder"] == "hybrid":
-        from trt_cam.models.hybrid import hybrid_vit
-
-        model = hybrid_vit(num_classes=num_classes, **settings)
-    else:
-        raise WeightsError(f"a builder timm, vit or hybrid was needed in config.json, got {recipe['builder']!r}")
-    model.recipe = dict(recipe)  # type: ignore[assignment]
-    return model
 
 
 def from_pretrained(source: str | Path) -> TRTLocalizer:
@@ -179,10 +116,13 @@ def from_pretrained(source: str | Path) -> TRTLocalizer:
     folder = fetch(str(source)) if is_hub_id(str(source)) else Path(source)
     config = read_config(folder)
     try:
+        shapes = shapes_of(config)
+        if shapes is not None:
+            check_shapes(shapes, read_shapes(folder / WEIGHTS), str(folder))
         net = build(config)
-    except TrtCamError:
+    except WeightsError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # constructors of timm raise anything on settings that are not theirs
         raise WeightsError(
             f"a config.json of schema {SCHEMA} was needed in {folder}, but building from it failed "
             f"({type(error).__name__}: {first_line(error)}); write the folder again with save_pretrained"
@@ -191,27 +131,17 @@ def from_pretrained(source: str | Path) -> TRTLocalizer:
     return net.eval()
 
 
-def build(config: Mapping[str, Any]) -> TRTLocalizer:
-    """A localizer with random weights from its config."""
-    from trt_cam.models.hybrid import TrunkCam
-    from trt_cam.models.trt import TRTLocalizer
-
-    backbone = build_backbone(config["backbone"], config["num_classes"])
-    settings = dict(config["trt"])
-    kind = settings.pop("cam")
-    cam: Any = TrunkCam(num_classes=config["num_classes"]) if kind == "trunk" else kind
-    net = TRTLocalizer(backbone, cam=cam, **settings)
-    prepared = config["preprocessing"]
-    net.preprocessing = Preprocessing(
-        tuple(prepared["size"]), tuple(prepared["mean"]), tuple(prepared["std"]), prepared["interpolation"]
-    )
-    net.classes = tuple(config["classes"]) if config.get("classes") else None
-    net.config = {
-        key: value
-        for key, value in config.items()
-        if key not in ("schema", "backbone", "num_classes", "trt", "preprocessing", "classes")
-    }
-    return net
+def check_recipe(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Whether the network can be built again from what is about to be written: better said now than when loading."""
+    try:
+        shapes = shapes_of(config)
+        different = shapes and mismatch({name: tuple(tensor.shape) for name, tensor in tensors.items()}, shapes)
+    except Exception as error:
+        different = f"{type(error).__name__}: {first_line(error)}"
+    if different:
+        raise InputError(
+            f"a backbone built again by {config['backbone']} was needed, but that gives {different}; {SET_RECIPE}"
+        )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -243,26 +173,42 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
+        raise damaged(path, error) from error
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in a safetensors file, from its header alone."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> WeightsError:
+    """What to say of a file that is no whole safetensors file."""
+    return WeightsError(
+        f"a complete safetensors file was needed at {path}, got: {first_line(error)}; fetch or write it again"
+    )
+
+
+def check_shapes(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], source: str) -> None:
+    """Refuse tensors that belong to another network."""
+    different = mismatch(wanted, given)
+    if different:
         raise WeightsError(
-            f"a complete safetensors file was needed at {path}, got: {first_line(error)}; fetch or write it again"
-        ) from error
+            f"{len(wanted)} tensors of the right shapes were needed from {source}, got {different}; "
+            "the weights belong to another network"
+        )
 
 
 def load_tensors(net: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Copy tensors into a network whose names and shapes they must match exactly."""
     wanted = net.state_dict()
-    missing, foreign = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    if missing or foreign:
-        raise WeightsError(
-            f"{len(wanted)} tensors were needed from {source}, got {len(tensors)}: missing {missing[:3]}, "
-            f"foreign {foreign[:3]}; the weights belong to another network"
-        )
-    for name, tensor in tensors.items():
-        if tensor.shape != wanted[name].shape:
-            raise WeightsError(
-                f"shape {tuple(wanted[name].shape)} was needed for {name!r} from {source}, got {tuple(tensor.shape)}; "
-                "the weights belong to another network"
-            )
+    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    check_shapes({name: tuple(tensor.shape) for name, tensor in wanted.items()}, given, source)
     net.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()})
 
 
@@ -278,14 +224,6 @@ def fetch(name: str) -> Path:
             f"the hub repository {repository!r} was needed, but could not be fetched ({first_line(error)}); "
             "check the name and the network, or pass a folder"
         ) from error
-
-
-def card(config: Mapping[str, Any]) -> str:
-    """A model card that says no more than the config knows."""
-    return (
-        f"# TRT localizer\n\nBackbone `{config['backbone'].get('name', config['backbone']['builder'])}`, "
-        f"{config['num_classes']} classes. Load it with `trt_cam.TRTLocalizer.from_pretrained(folder)`.\n"
-    )
 
 
 def first_line(error: BaseException) -> str:
