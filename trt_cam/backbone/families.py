@@ -1,0 +1,180 @@
+"""Recognising a model: one function per family names its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
+
+from torch import nn
+
+from trt_cam.backbone.anatomy import Backbone, Pooling, count_classes, unwrap
+from trt_cam.errors import InputError, UnsupportedModelError
+
+
+def describe(model: nn.Module) -> Backbone:
+    """Recognise a model.
+
+    Parameters
+    ----------
+    model
+        A timm transformer or timm CNN, or torchvision's VisionTransformer, wrapped or not.
+
+    Raises
+    ------
+    UnsupportedModelError
+        No family fits.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"a model must be a torch.nn.Module, got {type(model).__name__}; make one with timm")
+    inner = unwrap(model)
+    for recognise in FAMILIES:
+        found = recognise(inner)
+        if found is not None:
+            return found
+    raise UnsupportedModelError(
+        f"no model family fits {type(inner).__name__}: needed a timm model (forward_features and forward_head) "
+        "or torchvision's VisionTransformer; pass one of these"
+    )
+
+
+def timm_transformer(model: Any) -> Backbone | None:
+    """ViT, DeiT, DeiT-III, DINOv2, SigLIP, hybrids (timm's VisionTransformer), EVA-02 and DINOv3 (Eva), BEiT."""
+    kinds = timm_kinds()
+    family = next((name for name, kind in kinds.items() if isinstance(model, kind)), None)
+    if family is None:
+        return None
+    blocks = tuple(unwrap(block) for block in model.blocks)
+    attentions = tuple(getattr(block, "attn", None) for block in blocks)
+    if not blocks or not all(isinstance(attention, nn.Module) for attention in attentions):
+        return None
+    pool = getattr(model, "attn_pool", None)
+    pooling = timm_pooling(model, pool)
+    class_token = getattr(model, "cls_token", None) is not None and pooling == "token"
+    last = len(blocks) - 1
+    before_attention = pooling == "token" and hasattr(blocks[last], "norm1")
+    gives = {"rows", "attention", "tokens", "features", "gradient", "middle"}
+    if class_token:
+        gives.add("class token")
+    if count_classes(model):
+        gives.add("classifier")
+    return Backbone(
+        model=model,
+        family=family,
+        blocks=blocks,
+        attentions=tuple(unwrap(attention) for attention in attentions),  # type: ignore[arg-type]
+        pool=pool,
+        prefix=int(model.num_prefix_tokens),
+        pooling=pooling,
+        layer=f"blocks.{last}.norm1" if before_attention else f"blocks.{last}",
+        middle=trunk_stages(model) or (f"blocks.{2 * len(blocks) // 3 - 1}", f"blocks.{last - 1}"),
+        gives=frozenset(gives),
+        class_token=class_token,
+        grid_of=partial(timm_grid, model),
+    )
+
+
+def timm_grid(model: Any, height: int, width: int) -> tuple[int, int]:
+    """Patch grid of an input, or one line that says which sizes the model takes."""
+    embed = model.patch_embed
+    fixed = embed.img_size if getattr(embed, "strict_img_size", False) else None
+    if fixed is not None and (height, width) != tuple(fixed):
+        raise InputError(
+            f"images of {fixed[0]} x {fixed[1]} pixels were needed by {type(model).__name__}, got {height} x {width}; "
+            "resize them, or build the model with img_size=(height, width) or dynamic_img_size=True"
+        )
+    step = embed.feat_ratio(as_scalar=False)
+    if not getattr(embed, "dynamic_img_pad", True) and (height % step[0] or width % step[1]):
+        raise InputError(
+            f"image sides that are multiples of {step[0]} and {step[1]} pixels were needed by "
+            f"{type(model).__name__}, got {height} x {width}; resize them, or build the model with dynamic_img_pad=True"
+        )
+    return tuple(embed.dynamic_feat_size((height, width)))  # type: ignore[return-value]
+
+
+def torchvision_vit(model: Any) -> Backbone | None:
+    """torchvision.models.VisionTransformer, whose attention is ``nn.MultiheadAttention``."""
+    if type(model).__name__ != "VisionTransformer" or not hasattr(model, "encoder") or not hasattr(model, "conv_proj"):
+        return None
+    blocks = tuple(model.encoder.layers)
+    gives = {"rows", "attention", "features", "gradient", "middle", "class token", "classifier"}
+    return Backbone(
+        model=model,
+        family="torchvision-vit",
+        blocks=blocks,
+        attentions=tuple(block.self_attention for block in blocks),
+        prefix=1,
+        pooling="token",
+        layer=f"encoder.layers.encoder_layer_{len(blocks) - 1}.ln_1",
+        middle=tuple(f"encoder.layers.encoder_layer_{i}" for i in (2 * len(blocks) // 3 - 1, len(blocks) - 2)),
+        gives=frozenset(gives),
+        class_token=True,
+        grid_of=partial(torchvision_grid, model),
+    )
+
+
+def torchvision_grid(model: Any, height: int, width: int) -> tuple[int, int]:
+    """Patch grid of the one size that the model takes."""
+    if (height, width) != (model.image_size, model.image_size):
+        raise InputError(
+            f"images of {model.image_size} x {model.image_size} pixels were needed by torchvision's "
+            f"{type(model).__name__}, got {height} x {width}; resize them"
+        )
+    return height // model.patch_size, width // model.patch_size
+
+
+def timm_spatial(model: nn.Module) -> Backbone | None:
+    """Any other timm model whose ``forward_features`` is a spatial map: CNNs, and hierarchical transformers."""
+    if not (hasattr(model, "forward_features") and hasattr(model, "forward_head") and hasattr(model, "num_features")):
+        return None
+    middle = conv_stages(model)
+    gives = {"features", "gradient"} | ({"classifier"} if count_classes(model) else set())
+    return Backbone(
+        model=model,
+        family="spatial",
+        pooling="avg",
+        layer="forward_features",
+        middle=middle,
+        gives=frozenset(gives | ({"middle"} if middle else set())),
+        channels_last=getattr(model, "output_fmt", "NCHW") == "NHWC",
+    )
+
+
+def conv_stages(model: nn.Module) -> tuple[str, ...]:
+    """The two stages before the last one of a CNN: middle features carry an object's extent, the last ones do not."""
+    for container in ("blocks", "stages", "layers"):
+        stages = getattr(model, container, None)
+        if isinstance(stages, (nn.Sequential, nn.ModuleList)) and len(stages) > 2:
+            return tuple(f"{container}.{index}" for index in (len(stages) - 3, len(stages) - 2))
+    return tuple(name for name in ("layer2", "layer3") if hasattr(model, name))
+
+
+def trunk_stages(model: nn.Module) -> tuple[str, ...]:
+    """The same of a hybrid's convolutional trunk, at ``patch_embed.trunk``; none for other transformers."""
+    trunk = getattr(getattr(model, "patch_embed", None), "trunk", None)
+    return tuple(f"patch_embed.trunk.{name}" for name in conv_stages(trunk)) if isinstance(trunk, nn.Module) else ()
+
+
+FAMILIES: tuple[Callable[[nn.Module], Backbone | None], ...] = (timm_transformer, torchvision_vit, timm_spatial)
+
+
+@lru_cache(maxsize=1)
+def timm_kinds() -> dict[str, type[nn.Module]]:
+    """timm's classes of plain transformers, by family name."""
+    from timm.models.beit import Beit
+    from timm.models.eva import Eva
+    from timm.models.vision_transformer import VisionTransformer
+
+    return {"vit": VisionTransformer, "eva": Eva, "beit": Beit}
+
+
+def timm_pooling(model: nn.Module, pool: nn.Module | None) -> Pooling:
+    """What timm's head reads: an attention pool, the class token, or an average of patch tokens."""
+    if pool is not None:
+        return "map"
+    named = getattr(model, "global_pool", "")
+    if named == "token":
+        return "token" if getattr(model, "cls_token", None) is not None else "avg"
+    if named:
+        return "avg"
+    return "token" if getattr(model, "cls_token", None) is not None else "none"
