@@ -17,6 +17,7 @@ LAYERS = {
     "errors": 0,
     "ops": 1,
     "data": 1,
+    "assets": 1,
     "targets": 1,
     "refine": 1.5,
     "backbone": 2,
