@@ -22,7 +22,7 @@ from trt_cam.errors import InputError, UnsupportedModelError
 from trt_cam.models.trt import TRTLocalizer
 from trt_cam.models.tscam import TSCAMNet
 from trt_cam.observe import Observation, check_images, observe
-from trt_cam.ops.boxes import boxes_from_map
+from trt_cam.ops.boxes import Select, boxes_from_map
 from trt_cam.ops.maps import Interpolation, minmax, resize
 from trt_cam.refine import affinity, check_refinement, spread
 from trt_cam.targets import resolve_targets
@@ -127,11 +127,12 @@ class Explanation:
         """Heat (B, H, W) in [0, 1] at ``size`` pixels, the input's by default; zeros for a flat map."""
         return minmax(resize(self.evidence, self.size if size is None else size, mode))[0]
 
-    def to_boxes(self, threshold: float = 0.2, *, select: str = "largest") -> list[Tensor]:
+    def to_boxes(self, threshold: float = 0.2, *, select: Select = "largest") -> list[Tensor]:
         """Boxes of each image on the model's input; see ``boxes_from_map``."""
-        return boxes_from_map(self.resize(), threshold, select=select)  # type: ignore[arg-type, return-value]
+        found = boxes_from_map(self.resize(), threshold, select=select)
+        return found if isinstance(found, list) else [found]
 
-    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """(B, H, W) float32 in [0, 1] at input size, bilinear: what pytorch-grad-cam returns."""
         heat = self.resize(mode="bilinear").float().cpu().numpy()
         return heat if dtype is None else heat.astype(dtype)
