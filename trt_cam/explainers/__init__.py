@@ -1,10 +1,10 @@
 """Explanation methods, grouped by what they need, behind one interface."""
 
 from trt_cam.explainers import activation, attention, gradient, refinement  # noqa: F401  # they register themselves
-from trt_cam.explainers.base import BoundExplainer as BoundExplainer
 from trt_cam.explainers.base import Explainer as Explainer
 from trt_cam.explainers.base import Explanation as Explanation
-from trt_cam.explainers.base import create_explainer as create_explainer
-from trt_cam.explainers.base import get_explainer as get_explainer
-from trt_cam.explainers.base import list_explainers as list_explainers
-from trt_cam.explainers.base import register_explainer as register_explainer
+from trt_cam.explainers.binding import BoundExplainer as BoundExplainer
+from trt_cam.explainers.binding import create_explainer as create_explainer
+from trt_cam.explainers.registry import get_explainer as get_explainer
+from trt_cam.explainers.registry import list_explainers as list_explainers
+from trt_cam.explainers.registry import register_explainer as register_explainer

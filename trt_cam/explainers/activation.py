@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trt_cam.explainers.base import Explainer, register_explainer
+from trt_cam.explainers.base import Explainer
+from trt_cam.explainers.registry import register_explainer
 from trt_cam.models.trt import TRTOutput
 from trt_cam.observe import Observation
 from trt_cam.ops.attention import fuse_heads

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from trt_cam.errors import InputError
-from trt_cam.explainers.base import Explainer, register_explainer
+from trt_cam.explainers.base import Explainer
+from trt_cam.explainers.registry import register_explainer
 from trt_cam.observe import Observation
 from trt_cam.ops.attention import HeadFusion, fuse_heads
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from trt_cam.explainers.base import Explainer, register_explainer
+from trt_cam.explainers.base import Explainer
+from trt_cam.explainers.registry import register_explainer
 from trt_cam.observe import Observation
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from trt_cam.explainers.base import Explainer, register_explainer
+from trt_cam.explainers.base import Explainer
+from trt_cam.explainers.registry import register_explainer
 from trt_cam.models.trt import preliminary_map
 from trt_cam.observe import Observation
 from trt_cam.ops.attention import SelectionMode, cdf_threshold, reattention_map, token_importance
