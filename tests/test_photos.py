@@ -134,12 +134,11 @@ class TestModes:
         assert [seen.getpixel((i, i)) for i in range(3)] == [(255,) * 3, (10, 20, 30), (127,) * 3]
 
     @pytest.mark.parametrize("mode", ["LA", "PA", "P"])
-    def test_other_transparent_modes(self, tmp_path: Path, mode: str) -> None:
-        image = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    def test_other_transparent_modes(self, mode: str) -> None:
+        image = Image.new(mode, (4, 4), 0 if mode == "P" else (0, 0))
         if mode == "P":
-            image = Image.new("P", (4, 4), 0)
             image.info["transparency"] = 0
-        assert load_photo(image if mode == "P" else image.convert(mode)).getpixel((0, 0)) == (255, 255, 255)
+        assert load_photo(image).getpixel((0, 0)) == (255, 255, 255)
 
     @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "HSV", "LAB"])
     def test_opaque_modes(self, mode: str) -> None:
