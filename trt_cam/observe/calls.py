@@ -22,7 +22,7 @@ from trt_cam.errors import UnsupportedModelError
 from trt_cam.observe.scope import Active
 
 SOFTMAX = frozenset({torch.softmax, F.softmax, Tensor.softmax})
-CHUNK = 16 * 2**20  # bytes of attention matrix made at a time when whole rows are reduced
+CHUNK = 2 * 2**20  # bytes of attention matrix made at a time when whole rows are reduced: what a cache holds
 
 
 @dataclass
@@ -56,6 +56,13 @@ class AttentionCall:
         assert self.q is not None and self.k is not None
         return (*self.q.shape[:3], self.k.shape[2])  # type: ignore[return-value]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        seen = self.q if self.weights is None else self.weights
+        assert seen is not None
+        return seen.device
+
     def rows(self, start: int, stop: int, heads: slice = slice(None)) -> Tensor:
         """Attention of query rows ``start:stop``, (B, nh, stop - start, Nk), at least float32."""
         if self.weights is not None:
@@ -66,6 +73,28 @@ class AttentionCall:
             if self.bias is not None:
                 scores = scores + self.bias.expand(self.shape)[:, heads, start:stop]
             return scores.softmax(dim=-1)
+
+    def weighed(self, row: Tensor) -> Tensor:
+        """Sum of the query rows weighed by ``row`` (B, Nq): (B, nh, Nk), at least float32.
+
+        The softmax's division is done on the weights, one number per row, and not on the matrix.
+        """
+        with precisely(row):
+            if self.weights is not None:
+                return (row[:, None, None].to(wide(self.weights)) @ wide(self.weights))[:, :, 0]
+            assert self.q is not None and self.k is not None
+            q, k = wide(self.q), wide(self.k).transpose(-2, -1)
+            row, out = row.to(q), q.new_zeros(*q.shape[:2], 1, k.shape[3])  # (B, nh, 1, Nk)
+            for start, stop in self.chunks():
+                part = row[:, None, None, start:stop]
+                if part.any():  # a sweep starts with one row, the others need not be made
+                    scores = (q[:, :, start:stop] * self.scale) @ k
+                    if self.bias is not None:
+                        scores += self.bias.expand(self.shape)[:, :, start:stop]
+                    scores -= scores.detach().amax(dim=-1, keepdim=True)
+                    scores.exp_()
+                    out = out + (part / scores.sum(dim=-1)[:, :, None]) @ scores
+            return out[:, :, 0]
 
     def detached(self) -> AttentionCall:
         """What is needed to make rows later: no values, no graph."""
@@ -111,12 +140,10 @@ def query_rows(call: AttentionCall, backbone: Backbone) -> Tensor:
     """The row that stands for the classifier's view in one call, (B, nh, Nk): class row, or mean over patch rows."""
     if backbone.pooling == "token" or call.shape[2] == 1:
         return call.rows(0, 1)[:, :, 0]
-    total, count = None, call.shape[2] - backbone.prefix
-    for start, stop in call.chunks():
-        part = call.rows(start, stop)[:, :, max(0, backbone.prefix - start) :].sum(dim=2)
-        total = part if total is None else total + part
-    assert total is not None
-    return total / count
+    B, _, S, _ = call.shape
+    row = torch.ones(B, S, device=call.device)
+    row[:, : backbone.prefix] = 0
+    return call.weighed(row) / (S - backbone.prefix)
 
 
 Handler = Callable[[AttentionCall], Tensor | None]

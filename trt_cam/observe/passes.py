@@ -79,15 +79,14 @@ class Observation:
 
         The rows of heads fused by "max" or "min" are divided by their sum.
         """
-        call, out = self.calls[block], torch.zeros_like(row)
+        call = self.calls[block]
+        if head_fusion == "mean":
+            return call.weighed(row).mean(dim=1)
+        out = torch.zeros_like(row)
         for start, stop in call.chunks():
-            part = row[:, start:stop]
-            if part.any():  # a sweep starts with one row, the others need not be made
-                fused = fuse_heads(call.rows(start, stop), head_fusion).to(row)  # (B, rows, S)
-                if head_fusion != "mean":
-                    fused = fused / fused.sum(dim=-1, keepdim=True)
-                with precisely(row):
-                    out = out + torch.einsum("bq,bqk->bk", part, fused)
+            fused = fuse_heads(call.rows(start, stop), head_fusion).to(row)  # (B, rows, S)
+            with precisely(row):
+                out = out + torch.einsum("bq,bqk->bk", row[:, start:stop] / fused.sum(dim=-1), fused)
         return out
 
     def to_grid(self, row: Tensor) -> Tensor:
