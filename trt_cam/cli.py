@@ -191,7 +191,7 @@ def run_methods(chosen: argparse.Namespace) -> int:
         return 0
     names = list_explainers()
     for name in names:
-        summary = (inspect.getdoc(get_explainer(name)) or "").split("\n\n")[0].replace("\n", " ")
+        summary = (inspect.getdoc(get_explainer(name)) or "").split("\n\n")[0].replace("\n", " ").rstrip(":.")
         say(f"{name:{max(map(len, names))}}  {summary}")
     return 0
 
