@@ -5,8 +5,11 @@ Nothing here unpickles. Names and shapes are compared before a tensor is copied.
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,14 +39,18 @@ def load_model(model: str | Path | nn.Module | None = None) -> nn.Module:
     if isinstance(model, nn.Module):
         return model
     if model is None or model == EMBEDDED:
-        return from_pretrained(Path(__file__).parent.parent / "assets")
+        return copy.deepcopy(embedded())
     if not isinstance(model, (str, Path)):
         raise InputError(f"a model name, folder or module was needed, got {type(model).__name__}")
-    if Path(model).is_dir() or "/" in str(model) and Path(model).exists():
-        return from_pretrained(model)
-    if is_hub_id(str(model)):
+    if Path(model).exists() or is_hub_id(str(model)):
         return from_pretrained(model)
     return pretrained_timm(str(model))
+
+
+@lru_cache(maxsize=1)
+def embedded() -> TRTLocalizer:
+    """The model that the package carries, read once; callers are given copies."""
+    return from_pretrained(Path(__file__).parent.parent / "assets")
 
 
 def is_hub_id(name: str) -> bool:
@@ -55,7 +62,8 @@ def pretrained_timm(name: str) -> nn.Module:
     """A timm model with its published weights, or one line that says why they cannot be had."""
     create_timm(name, pretrained=False)  # an unknown name is reported before the network is asked
     try:
-        return create_timm(name, pretrained=True).eval()
+        with quick_refusal():
+            return create_timm(name, pretrained=True).eval()
     except TrtCamError:
         raise
     except Exception as error:  # huggingface_hub, requests and timm each raise their own
@@ -63,6 +71,22 @@ def pretrained_timm(name: str) -> nn.Module:
             f"published weights of {name!r} were needed, but could not be fetched ({first_line(error)}); "
             "connect to the network, or pass a folder or a model object"
         ) from error
+
+
+@contextmanager
+def quick_refusal() -> Iterator[None]:
+    """Without a network, look into the hub's local cache only, instead of trying again for a minute."""
+    from huggingface_hub import constants, get_session
+
+    offline = constants.HF_HUB_OFFLINE
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # whatever its HTTP library raises: the hub cannot be reached
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
 
 
 def save_pretrained(net: TRTLocalizer, folder: str | Path, *, half: bool = False) -> None:
@@ -218,7 +242,8 @@ def fetch(name: str) -> Path:
 
     repository = name.split(":", 1)[1]
     try:
-        return Path(snapshot_download(repository, allow_patterns=[WEIGHTS, CONFIG, CARD]))
+        with quick_refusal():
+            return Path(snapshot_download(repository, allow_patterns=[WEIGHTS, CONFIG, CARD]))
     except Exception as error:  # huggingface_hub raises a dozen kinds, network libraries more
         raise WeightsError(
             f"the hub repository {repository!r} was needed, but could not be fetched ({first_line(error)}); "
