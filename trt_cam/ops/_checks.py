@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from numbers import Integral, Real
 
 import torch
@@ -49,6 +50,12 @@ def check_count(value: int, name: str, low: int = 0) -> None:
     """Require an integer of at least ``low``."""
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < low:
         raise InputError(f"{name} must be an integer of at least {low}, got {value!r}")
+
+
+def check_choice(value: str, name: str, choices: Iterable[str]) -> None:
+    """Require one of a few words."""
+    if value not in (words := tuple(choices)):
+        raise InputError(f"{name} must be one of {', '.join(words)}, got {value!r}")
 
 
 def _describe(values: Tensor) -> str:

@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trt_cam.errors import InputError
-from trt_cam.ops._checks import check_count, check_finite, check_floating, check_keep, check_nonnegative, check_range
+from trt_cam.ops import _checks
 
 SelectionMode = Literal["mass", "quantile", "topk", "fixed"]
 HeadFusion = Literal["mean", "max", "min"]
+MODES = get_args(SelectionMode)  # here, since older versions of torch cannot trace the call
 
 
 def cdf_threshold(m: Tensor, u: float, *, mode: SelectionMode = "mass") -> Tensor:
@@ -129,7 +130,7 @@ def masked_attention(
     >>> masked_attention(0 * x, x, x, torch.tensor([[True, True, False]])).flatten()
     tensor([1.5000, 1.5000, 4.0000])
     """
-    check_range(eps, "eps", 0)
+    _checks.check_range(eps, "eps", 0)
     _check_sequence(q, k, v, keep, prefix)
     mask = selection_mask(keep, prefix=prefix)  # (B, 1, S, S)
     if eps > 0:
@@ -155,7 +156,7 @@ def selection_mask(keep: Tensor, *, prefix: int = 0) -> Tensor:
     (B, 1, S, S) bool
         Row i reads column j, S = ``prefix`` + N; made to broadcast over heads. No row is empty.
     """
-    check_count(prefix, "prefix")
+    _checks.check_count(prefix, "prefix")
     readable = F.pad(keep, (prefix, 0), value=False)  # (B, S)
     itself = torch.eye(readable.shape[1], dtype=torch.bool, device=keep.device)
     return (readable[:, None, :] | itself)[:, None]
@@ -189,9 +190,9 @@ def token_importance(scores: Tensor, keep: Tensor, *, eps: float = 0.0) -> Tenso
     The exponentials are taken after subtracting the largest kept score, from eps too, which leaves the value as it is:
     the authors' form overflows in float32 for scores above 88. Gradients are finite for every selection.
     """
-    check_floating(scores, "scores", "B, N")
-    check_keep(keep, tuple(scores.shape))
-    check_range(eps, "eps", 0)
+    _checks.check_floating(scores, "scores", "B, N")
+    _checks.check_keep(keep, tuple(scores.shape))
+    _checks.check_range(eps, "eps", 0)
     scores = _at_least_float32(scores).masked_fill(~keep, -math.inf)  # before exp: no inf * 0 in the gradient
     # The result does not depend on the shift, so it needs no gradient; an empty selection must not shift by -inf.
     shift = scores.detach().amax(dim=1, keepdim=True).masked_fill(~keep.any(dim=1, keepdim=True), 0.0)
@@ -226,8 +227,8 @@ def reattention_map(m: Tensor, keep: Tensor, importance: Tensor, *, divide: bool
     -----
     Weights that sum to 0 over a selection with tokens (scores so low that ``eps`` swallows them) give it no attention.
     """
-    check_floating(m, "m", "B, N")
-    check_keep(keep, tuple(m.shape))
+    _checks.check_floating(m, "m", "B, N")
+    _checks.check_keep(keep, tuple(m.shape))
     if importance.shape != m.shape:
         raise InputError(f"importance must have the shape of m, {tuple(m.shape)}, got {tuple(importance.shape)}")
     ratio = (m * keep).sum(dim=1, keepdim=True)
@@ -254,35 +255,33 @@ def fuse_heads(attention: Tensor, mode: HeadFusion = "mean") -> Tensor:
     if attention.ndim < 2:
         raise InputError(f"attention must be (B, nh, ...), got shape {tuple(attention.shape)}")
     reduce: dict[str, Callable[..., Tensor]] = {"mean": torch.mean, "max": torch.amax, "min": torch.amin}
-    if mode not in reduce:
-        raise InputError(f"mode must be one of {', '.join(reduce)}, got {mode!r}")
+    _checks.check_choice(mode, "mode", reduce)
     return reduce[mode](attention, dim=1)
 
 
 def _check_selection(m: Tensor, u: float, mode: str) -> None:
-    if mode not in get_args(SelectionMode):
-        raise InputError(f"mode must be one of {', '.join(get_args(SelectionMode))}, got {mode!r}")
+    _checks.check_choice(mode, "mode", MODES)
     if mode == "topk" and isinstance(u, Integral):
-        check_count(u, "u of mode 'topk'")
+        _checks.check_count(u, "u of mode 'topk'")
     else:
-        check_range(u, f"u of mode {mode!r}", 0, math.inf if mode == "mass" else 1)
-    check_floating(m, "m", "B, N")
+        _checks.check_range(u, f"u of mode {mode!r}", 0, math.inf if mode == "mass" else 1)
+    _checks.check_floating(m, "m", "B, N")
     if m.shape[1] == 0:
         raise InputError("m must have at least one token, got shape (B, 0)")
-    check_finite(m, "m")
+    _checks.check_finite(m, "m")
     if mode in ("mass", "fixed"):
-        check_nonnegative(m, "m")
+        _checks.check_nonnegative(m, "m")
 
 
 def _check_sequence(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, prefix: int) -> None:
     for name, tokens in (("q", q), ("k", k), ("v", v)):
-        check_floating(tokens, name, "B, nh, S, d")
+        _checks.check_floating(tokens, name, "B, nh, S, d")
     if q.shape != k.shape or q.shape[:3] != v.shape[:3]:
         raise InputError(f"q, k, v must share (B, nh, S), got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}")
-    check_count(prefix, "prefix")
+    _checks.check_count(prefix, "prefix")
     if prefix >= q.shape[2]:
         raise InputError(f"prefix must leave at least one patch token, got prefix {prefix} of {q.shape[2]} tokens")
-    check_keep(keep, (q.shape[0], q.shape[2] - prefix))
+    _checks.check_keep(keep, (q.shape[0], q.shape[2] - prefix))
 
 
 def _leaky_softmax(scores: Tensor, mask: Tensor, eps: float, prefix: int) -> Tensor:

@@ -15,7 +15,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from trt_cam.errors import InputError
-from trt_cam.ops._checks import check_range
+from trt_cam.ops._checks import check_choice, check_range
 
 Select = Literal["largest", "all_external", "all"]
 Rank = Literal["contour_area", "pixel_area"]
@@ -212,10 +212,8 @@ def _check_options(threshold: float, select: str, rank: str, levels: int | None)
     check_range(threshold, "threshold", 0, 1)
     if threshold == 1:
         raise InputError("threshold must be below 1, got 1: nothing exceeds the maximum")
-    if select not in get_args(Select):
-        raise InputError(f"select must be one of {', '.join(get_args(Select))}, got {select!r}")
-    if rank not in get_args(Rank):
-        raise InputError(f"rank must be one of {', '.join(get_args(Rank))}, got {rank!r}")
+    check_choice(select, "select", get_args(Select))
+    check_choice(rank, "rank", get_args(Rank))
     if levels not in (256, None):
         raise InputError(f"levels must be 256 or None, got {levels!r}")
 
