@@ -345,6 +345,25 @@ def test_three_threads_on_one_model(name: str) -> None:
     assert not failures
 
 
+def test_forward_on_another_thread_in_the_middle_of_a_pass(model: nn.Module) -> None:
+    """It is not observed, whatever layer the pass has reached."""
+    transformer = model.backbone if isinstance(model, TRTLocalizer) else model
+    images, others = images_for(model), images_for(model, seed=6)
+    expected = maps(model, images, [0, 3])
+
+    def elsewhere(*_: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            thread = threading.Thread(target=lambda: model(others))
+            thread.start()
+            thread.join()
+
+    for layer in (transformer.blocks[1].attn.proj, transformer.blocks[2].mlp):
+        handle = layer.register_forward_hook(elsewhere)
+        again = maps(model, images, [0, 3])
+        handle.remove()
+        assert all(torch.equal(again[name], grid) for name, grid in expected.items())
+
+
 # ------------------------------------------------------------------------------------------------------- nothing stays
 
 

@@ -183,6 +183,12 @@ def test_damaged_folders(damage: str, folder: Path) -> None:
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
 
 
+def test_a_config_that_asks_for_terabytes_is_refused_before_memory_is_taken(folder: Path) -> None:
+    DAMAGE["huge"](folder)
+    with pytest.raises(WeightsError, match="another network"):
+        TRTLocalizer.from_pretrained(folder)
+
+
 @pytest.mark.parametrize("source", ["nowhere", "no/where", ""])
 def test_folders_that_do_not_exist(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
