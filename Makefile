@@ -6,7 +6,7 @@ READY := .venv/.ready
 .PHONY: demo test test-all lint clean
 
 demo: $(READY)
-	$(BIN)/trt-cam localize trt_cam/assets/chelsea.jpg --out demo.png
+	$(BIN)/trt-cam localize trt_cam/assets/coffee.jpg --out demo.png
 	@echo "The picture with the box is $(CURDIR)/demo.png"
 
 test: lint

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trt_cam
 
-BUNDLED = Path(trt_cam.__file__).parent / "assets" / "chelsea.jpg"
+BUNDLED = Path(trt_cam.__file__).parent / "assets" / "coffee.jpg"
 
 
 def main() -> None:

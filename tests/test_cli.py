@@ -19,7 +19,7 @@ import trt_cam
 from trt_cam import cli, pipeline
 from trt_cam.errors import WeightsError
 
-PHOTO = str(Path(trt_cam.__file__).parent / "assets" / "chelsea.jpg")
+PHOTO = str(Path(trt_cam.__file__).parent / "assets" / "coffee.jpg")
 Run = Callable[..., tuple[int, str, str]]
 
 

@@ -26,7 +26,7 @@ from trt_cam.localization import Failure, Localization, iter_localize, localize
 from trt_cam.results import input_heat
 from trt_cam.targets import resolve_target, resolve_targets
 
-PHOTO = Path(trt_cam.__file__).parent / "assets" / "chelsea.jpg"
+PHOTO = Path(trt_cam.__file__).parent / "assets" / "coffee.jpg"
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +79,11 @@ class TestOnePhoto:
         assert isinstance(found, Localization)
         assert (found.boxes.dtype, found.boxes.shape) == (np.int64, (1, 4))
         x0, y0, x1, y1 = found.boxes[0]
-        assert 0 <= x0 < x1 <= 451 and 0 <= y0 < y1 <= 300
-        assert (found.target, found.label, found.size) == (281, "tabby, tabby cat", (300, 451))
+        assert 0 <= x0 < x1 <= 600 and 0 <= y0 < y1 <= 400
+        assert (found.target, found.label, found.size) == (281, "tabby, tabby cat", (400, 600))
         assert found.scores.tolist() == [pytest.approx(found.score)] and 0 < found.score < 1
         assert found.mean_heat.shape == (1,) and 0 < found.mean_heat[0] <= 1
-        assert (found.heat.shape, found.heat.dtype) == ((300, 451), np.float32)
+        assert (found.heat.shape, found.heat.dtype) == ((400, 600), np.float32)
         assert found.heat.min() >= 0 and found.heat.max() <= 1
         assert (found.method, found.refine, found.path, found.flat) == ("grad-cam", None, PHOTO, False)
 
@@ -104,7 +104,7 @@ class TestOnePhoto:
             np.testing.assert_array_equal(result.grid, results[0].grid)
         assert [result.path for result in results] == [PHOTO, PHOTO, None, None]
         assert results[0].source is None  # read again when it is needed
-        assert all(result.photo.size == (451, 300) for result in results)
+        assert all(result.photo.size == (600, 400) for result in results)
 
     def test_auto_takes_the_first_that_fits(self, tiny: torch.nn.Module) -> None:
         assert localize(PHOTO, model=tiny).method == "trt-free"
@@ -351,11 +351,11 @@ class TestShowing:
         found = localize(PHOTO, model=tiny, target="tabby")
         assert found._repr_png_()[:4] == b"\x89PNG"
         assert "data:image/png;base64" in found._repr_html_() and "&lt;Localization" in found._repr_html_()
-        assert "tabby" in repr(found) and "trt-free" in repr(found) and "chelsea.jpg" in repr(found)
+        assert "tabby" in repr(found) and "trt-free" in repr(found) and "coffee.jpg" in repr(found)
 
     def test_saving(self, tiny: torch.nn.Module, tmp_path: Path) -> None:
         found = localize(PHOTO, model=tiny)
-        assert Image.open(found.save(tmp_path / "out.jpg")).size == (451, 300)
+        assert Image.open(found.save(tmp_path / "out.jpg")).size == (600, 400)
         for place in (tmp_path / "no" / "out.png", tmp_path / "out.xyz", tmp_path / "out"):
             with pytest.raises(InputError, match="cannot write") as caught:
                 found.save(place)
@@ -366,7 +366,7 @@ class TestShowing:
         line = json.loads(json.dumps(found.to_json()))
         keys = ["path", "width", "height", "model", "method", "refine", "target", "boxes", "scores", "threshold"]
         assert list(line) == keys
-        assert (line["width"], line["height"], line["target"]["index"]) == (451, 300, 281)
+        assert (line["width"], line["height"], line["target"]["index"]) == (600, 400, 281)
         assert line["boxes"] == found.boxes.tolist() and len(line["scores"]) == len(line["boxes"])
 
     def test_a_photo_that_has_gone(self, tiny: torch.nn.Module, photos: list[Path]) -> None:

@@ -20,7 +20,7 @@ from trt_cam.report import comparison
 from trt_cam.report.figures import side_by_side, to_png
 from trt_cam.report.overlay import colours, draw_boxes, draw_result
 
-PHOTO = Path(trt_cam.__file__).parent / "assets" / "chelsea.jpg"
+PHOTO = Path(trt_cam.__file__).parent / "assets" / "coffee.jpg"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ class TestOverlay:
     def test_small_heat_and_tensors_cover_the_photo(self) -> None:
         heat = torch.tensor([[0.0, 1.0]], requires_grad=True)
         seen = np.asarray(trt_cam.overlay(PHOTO, heat, alpha=1.0))
-        assert seen.shape == (300, 451, 3)
+        assert seen.shape == (400, 600, 3)
         np.testing.assert_array_equal(seen[0, 0], colours(np.zeros((1, 1)))[0, 0])
         np.testing.assert_array_equal(seen[-1, -1], colours(np.ones((1, 1)))[0, 0])
 
