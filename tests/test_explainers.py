@@ -217,6 +217,18 @@ def test_trt_is_the_localizers_product_and_its_refinement_spreads_the_class_map(
     assert not torch.allclose(spread, out.m_c)
 
 
+def test_every_method_on_a_localizer_ranks_classes_as_the_localizer_does() -> None:
+    net = TRTLocalizer(FAMILIES["vit"]()).eval()
+    images = images_for(net.backbone).float()
+    with torch.no_grad():
+        logits = net(images).logits
+        assert not torch.allclose(logits, net.backbone(images), atol=1e-3)
+    for name in list_explainers():
+        found = create_explainer(name, net)(images)
+        torch.testing.assert_close(found.logits, logits)
+        assert found.target is not None and found.target.tolist() == logits.argmax(1).tolist()
+
+
 def test_trt_free_by_its_formula(model: nn.Module) -> None:
     """Written again in numpy from the docstring; the block under the mask is the unfused block with logits at -inf."""
     images, target = images_for(model, 1), 2

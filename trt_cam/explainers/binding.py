@@ -79,13 +79,14 @@ class BoundExplainer:
                 f"refine={refine!r} needs a model with middle layers, got {type(unwrap(self.model)).__name__}; use None"
             )
         seen = self.look(images, needs, asked)
-        if asked is None:
-            asked = seen.logits.argmax(dim=1) if seen.logits.shape[-1] and self.classes else None
+        logits = self.ranking(seen, images, asked)
+        if asked is None and self.classes:
+            asked = logits.argmax(dim=1)
         with torch.no_grad():
             grid = self.map(seen, asked, refine).detach()
         return Explanation(
             grid=grid,
-            logits=seen.logits.detach(),
+            logits=logits,
             target=asked if isinstance(asked, Tensor) else None,
             method=self.explainer.name,
             size=(images.shape[-2], images.shape[-1]),
@@ -115,10 +116,14 @@ class BoundExplainer:
             return observe(self.backbone, images, needs)
         if self.reads_localizer:
             return observe(self.backbone, images, needs & {"middle"}, via=self.localizer, target=target)
-        seen = observe(self.backbone, images, needs)
-        if "gradient" not in needs:  # a localizer ranks classes by its own branch, not by the backbone's head
-            seen.logits = observe(self.backbone, images, frozenset(), via=self.localizer, target=target).logits
-        return seen
+        return observe(self.backbone, images, needs)
+
+    def ranking(self, seen: Observation, images: Tensor, target: Any) -> Tensor:
+        """Logits (B, K) that rank the classes; a localizer ranks by its own branch, not by the backbone's head."""
+        if self.localizer is None or self.reads_localizer:
+            return seen.logits.detach()
+        target = target if isinstance(target, Tensor) else None
+        return observe(self.backbone, images, frozenset(), via=self.localizer, target=target).logits.detach()
 
     @property
     def classes(self) -> int:
