@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -30,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         chosen = build_parser().parse_args(arguments)
         command: Callable[[argparse.Namespace], int] = chosen.command
-        return command(chosen)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: complain(str(message), kind="warning: ")
+            return command(chosen)
     except SystemExit as done:  # argparse ends --help and usage errors so
         return int(done.code or 0)
     except TrtCamError as error:

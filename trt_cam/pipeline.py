@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -81,7 +81,8 @@ class Pipeline:
         """Load the model, choose the method, and check the options once for all photos."""
         if threshold is not None and not 0 <= threshold < 1:
             raise InputError(f"threshold must be in [0, 1), a share of the map's maximum; got {threshold!r}")
-        boxes_from_map(torch.zeros(1, 1), select=boxes)  # it knows its own words
+        if boxes not in get_args(Select):
+            raise InputError(f"boxes must be one of {', '.join(get_args(Select))}; got {boxes!r}")
         net = place(model, device)
         prepare = preprocessing(net)
         pixels = input_size(size, prepare.size)

@@ -61,30 +61,30 @@ def is_hub_id(name: str) -> bool:
 def pretrained_timm(name: str) -> nn.Module:
     """A timm model with its published weights, or one line that says why they cannot be had."""
     create_timm(name, pretrained=False)  # an unknown name is reported before the network is asked
-    try:
-        with quick_refusal():
-            return create_timm(name, pretrained=True).eval()
-    except TrtCamError:
-        raise
-    except Exception as error:  # huggingface_hub, requests and timm each raise their own
-        raise WeightsError(
-            f"published weights of {name!r} were needed, but could not be fetched ({first_line(error)}); "
-            "connect to the network, or pass a folder or a model object"
-        ) from error
+    with from_hub(f"published weights of {name!r}"):
+        return create_timm(name, pretrained=True).eval()
 
 
 @contextmanager
-def quick_refusal() -> Iterator[None]:
-    """Without a network, look into the hub's local cache only, instead of trying again for a minute."""
+def from_hub(wanted: str) -> Iterator[None]:
+    """Say in one line why ``wanted`` cannot be had; without a network at once, not after a minute of new tries."""
     from huggingface_hub import constants, get_session
 
-    offline = constants.HF_HUB_OFFLINE
+    offline, reachable = constants.HF_HUB_OFFLINE, True
     try:
         get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:  # whatever its HTTP library raises: the hub cannot be reached
-        constants.HF_HUB_OFFLINE = True
+    except Exception:  # whatever its HTTP library raises
+        constants.HF_HUB_OFFLINE, reachable = True, False  # what was fetched before is still found
     try:
         yield
+    except TrtCamError:
+        raise
+    except Exception as error:  # huggingface_hub, its HTTP library and timm each raise their own
+        why = first_line(error) if reachable else "no connection to the hub, and not fetched before"
+        raise WeightsError(
+            f"{wanted} were needed, but could not be fetched ({why}); "
+            "check name and network, or pass a folder or a model object"
+        ) from error
     finally:
         constants.HF_HUB_OFFLINE = offline
 
@@ -241,14 +241,8 @@ def fetch(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     repository = name.split(":", 1)[1]
-    try:
-        with quick_refusal():
-            return Path(snapshot_download(repository, allow_patterns=[WEIGHTS, CONFIG, CARD]))
-    except Exception as error:  # huggingface_hub raises a dozen kinds, network libraries more
-        raise WeightsError(
-            f"the hub repository {repository!r} was needed, but could not be fetched ({first_line(error)}); "
-            "check the name and the network, or pass a folder"
-        ) from error
+    with from_hub(f"files of the hub repository {repository!r}"):
+        return Path(snapshot_download(repository, allow_patterns=[WEIGHTS, CONFIG, CARD]))
 
 
 def first_line(error: BaseException) -> str:
