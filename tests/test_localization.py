@@ -61,6 +61,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Any:
         def __init__(self) -> None:
             self.grid = torch.zeros(8, 8)
             self.sizes: list[int] = []
+            self.explainer = SimpleNamespace(name="drawn")
 
         def __call__(self, images: torch.Tensor, target: Any = None, *, refine: str | None = None) -> Any:
             self.sizes.append(len(images))
@@ -121,7 +122,7 @@ class TestOnePhoto:
         found = localize(PHOTO, model=net, refine=None)
         assert (found.refine, found.threshold) == (None, 0.3)
         found = localize(PHOTO, model=net, method="rollout")
-        assert (found.refine, found.threshold) == ("affinity", pipeline.FIXED_THRESHOLD)
+        assert (found.refine, found.threshold) == (None, pipeline.FIXED_THRESHOLDS["rollout", None])
 
     def test_no_classifier(self, headless: torch.nn.Module) -> None:
         found = localize(PHOTO, model=headless, method="rollout")

@@ -47,7 +47,7 @@ def localize(
     target : None, class index, class name, or one of them per photo
         None is the class that the model predicts.
     refine : "default", "affinity" or None
-        "default" is what the model's own configuration says, and None for a model without one.
+        "default" is what a TRT model's configuration says of its own method, and None for everything else.
     threshold : in [0, 1)
         Share of the maximum above which a pixel belongs to the object; None is the model's own for this method.
     boxes : "largest", "all_external" or "all"

@@ -31,8 +31,21 @@ from trt_cam.targets import class_label
 FIXED_THRESHOLD = 0.2
 """Share of a map's maximum above which a pixel is foreground, where neither model nor method has its own."""
 
-FIXED_THRESHOLDS: dict[str, float] = {}
-"""The same for methods that need another one."""
+FIXED_THRESHOLDS: dict[tuple[str, str | None], float] = {
+    ("trt", None): 0.12,
+    ("trt", "affinity"): 0.24,
+    ("trt-free", None): 0.1,
+    ("trt-free", "affinity"): 0.12,
+    ("cam", None): 0.22,
+    ("cam", "affinity"): 0.39,
+    ("ts-cam", None): 0.22,
+    ("ts-cam", "affinity"): 0.37,
+    ("raw-attention", None): 0.2,
+    ("raw-attention", "affinity"): 0.41,
+    ("rollout", None): 0.24,
+    ("rollout", "affinity"): 0.43,
+}
+"""The same by method and refinement: best for the embedded model on the odd photos of docs/results.md."""
 
 _BLANK = 1.5  # grey levels of a channel up to which a photo is one colour: a grey one stored as JPEG varies by 1
 
@@ -87,9 +100,9 @@ class Pipeline:
         prepare = preprocessing(net)
         pixels = input_size(size, prepare.size)
         frame_of(pixels, pixels, fit)
-        refine = own_refine(net) if refine == "default" else refine
-        check_refinement(refine)
         explain = bind(method, net)
+        refine = own_refine(net, explain.explainer.name) if refine == "default" else refine
+        check_refinement(refine)
         return cls(net, name_of(model, net), explain, prepare, class_names(net), pixels, refine, threshold, boxes, fit)
 
     def stream(
@@ -249,10 +262,10 @@ def input_size(size: Any, default: tuple[int, int]) -> tuple[int, int]:
     return int(sides[0]), int(sides[1])
 
 
-def own_refine(net: nn.Module) -> str | None:
-    """The refinement that a TRT model's configuration asks for."""
+def own_refine(net: nn.Module, method: str) -> str | None:
+    """The refinement that a TRT model's configuration asks for, which is for its own method alone."""
     inner = unwrap(net)
-    return inner.config.get("refine") if isinstance(inner, TRTLocalizer) else None
+    return inner.config.get("refine") if isinstance(inner, TRTLocalizer) and method == "trt" else None
 
 
 def own_threshold(net: nn.Module, method: str, refine: str | None) -> float:
@@ -262,7 +275,7 @@ def own_threshold(net: nn.Module, method: str, refine: str | None) -> float:
     """
     inner = unwrap(net)
     own = inner.config.get("thresholds", {}) if isinstance(inner, TRTLocalizer) else {}
-    fixed = FIXED_THRESHOLDS.get(method, FIXED_THRESHOLD)
+    fixed = FIXED_THRESHOLDS.get((method, refine), FIXED_THRESHOLD)
     return float(own.get(method, {}).get(refine or "none", fixed))
 
 
