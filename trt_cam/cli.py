@@ -80,7 +80,7 @@ def add_localize(commands: Any) -> None:
     parser.add_argument("--out", metavar="DIR", help="write a picture for each photo there, or to one file.png")
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each photo")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="photos in one forward")
-    add_common(parser, refine="default")
+    add_common(parser)
     parser.set_defaults(command=run_localize)
 
 
@@ -90,16 +90,16 @@ def add_compare(commands: Any) -> None:
     parser.add_argument("photo", metavar="PHOTO")
     parser.add_argument("--methods", default="auto,grad-cam,raw-attention,rollout", help="separated by commas")
     parser.add_argument("--out", metavar="FILE", default="compare.png", help="the figure (default: %(default)s)")
-    add_common(parser, refine="none")
+    add_common(parser)
     parser.set_defaults(command=run_compare)
 
 
-def add_common(parser: argparse.ArgumentParser, refine: str) -> None:
+def add_common(parser: argparse.ArgumentParser) -> None:
     """Options of both."""
     parser.add_argument("--model", help="a timm name, a folder or hf-hub:owner/name (default: the embedded model)")
     parser.add_argument("--target", help="class name or index to look for (default: the predicted class)")
     parser.add_argument("--threshold", type=float, metavar="SHARE", help="of the map's maximum, in [0, 1)")
-    parser.add_argument("--refine", default=refine, help="default, affinity or none (default: %(default)s)")
+    parser.add_argument("--refine", default="default", help="default (the model's own), affinity or none")
     parser.add_argument("--fit", default="squash", help="squash, pad or crop")
     parser.add_argument("--size", type=int, metavar="PIXELS", help="of the model's input (default: its own)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")

@@ -80,7 +80,7 @@ def compare(
     *,
     model: str | os.PathLike[str] | nn.Module | None = None,
     target: Any = None,
-    refine: str | None = None,
+    refine: str | None = "default",
     out: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Comparison:
