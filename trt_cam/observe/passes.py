@@ -38,7 +38,7 @@ class Observation:
     logits : (B, K), as the model returned them
     grid_size : (Gh, Gw)
     rows : one (B, nh, S) per block: the attention row that stands for the classifier's view. For a model with an
-        attention pool, the single row of the pool. With "rows" or "attention".
+        attention pool, always, the single row of the pool. With "rows".
     calls : one ``AttentionCall`` per block, q and k kept. With "attention".
     last_input : args and kwargs of the last block: Z_{L-1} first. With "tokens".
     features : (B, D, Gh, Gw), what the classifier reads before pooling. With "features".
@@ -220,7 +220,7 @@ def _observe_tokens(
 ) -> None:
     backbone = seen.backbone
     seen.grid_size = backbone.grid_size(*images.shape[-2:])
-    recorder = _Recorder(seen, keep="attention" in needs)
+    recorder = _Recorder(seen, needs)
     with ExitStack() as stack:
         if needs & {"rows", "attention"}:
             stack.enter_context(intercept(recorder.handlers(), active))
@@ -239,8 +239,8 @@ def _observe_tokens(
 class _Recorder:
     """Fills an ``Observation`` during the forward, and notes the shape of every attention call."""
 
-    def __init__(self, seen: Observation, keep: bool) -> None:
-        self.seen, self.keep = seen, keep
+    def __init__(self, seen: Observation, needs: frozenset[str]) -> None:
+        self.seen, self.needs = seen, needs
         self.made: dict[nn.Module, list[tuple[int, ...]]] = {}
 
     def handlers(self) -> dict[nn.Module, Handler]:
@@ -254,9 +254,9 @@ class _Recorder:
 
         def record(call: AttentionCall) -> None:
             made.append(call.shape)
-            if backbone.pool is None or module is backbone.pool:
+            if module is backbone.pool or (backbone.pool is None and "rows" in self.needs):
                 self.seen.rows.append(query_rows(call, backbone).detach())
-            if self.keep and module is not backbone.pool:
+            if module is not backbone.pool and "attention" in self.needs:
                 self.seen.calls.append(call.detached())
 
         return record
