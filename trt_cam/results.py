@@ -45,6 +45,16 @@ def input_heat(grid: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
     return heat, flat
 
 
+def write_picture(picture: Image.Image, path: str | os.PathLike[str]) -> Path:
+    """Write a picture, or say in one line why it cannot be written."""
+    path = Path(path)
+    try:
+        picture.save(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write {path} ({error}); give a writable place and a suffix like .png") from error
+    return path
+
+
 @dataclass(frozen=True)
 class Failure:
     """A photo that could not be localized, and why, in one line."""
@@ -150,14 +160,7 @@ class Localization:
         InputError
             The folder is not there or cannot be written, or the suffix is of no known format.
         """
-        path = Path(path)
-        try:
-            self.picture().save(path)
-        except (OSError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"cannot write {path} ({error}); give a writable place and a suffix like .png") from error
-        return path
+        return write_picture(self.picture(), path)
 
     @property
     def caption(self) -> str:

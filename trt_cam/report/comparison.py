@@ -17,7 +17,7 @@ from trt_cam.errors import InputError, UnsupportedModelError
 from trt_cam.localization import localize
 from trt_cam.pipeline import place
 from trt_cam.report.figures import side_by_side, to_png
-from trt_cam.results import Localization
+from trt_cam.results import Localization, write_picture
 
 DEFAULT_METHODS = ("auto", "grad-cam", "raw-attention", "rollout")
 _SIDE = 480  # pixels of one picture in the figure
@@ -61,12 +61,7 @@ class Comparison:
         InputError
             The folder is not there or cannot be written, or the suffix is of no known format.
         """
-        path = Path(path)
-        try:
-            Image.open(io.BytesIO(self._repr_png_())).convert("RGB").save(path)
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot write {path} ({error}); give a writable place and a suffix like .png") from error
-        return path
+        return write_picture(Image.open(io.BytesIO(self._repr_png_())).convert("RGB"), path)
 
     def __repr__(self) -> str:
         lines = [f"{name}: {result!r}" for name, result in self.results.items()]
