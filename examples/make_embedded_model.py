@@ -131,6 +131,11 @@ def main() -> None:
     parser.add_argument("--out", default=Path("embedded-model"), help="the model's folder", **folder)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    for needed in ("ilsvrc-10/train", "ilsvrc-10/val", "ilsvrc-10/metadata/test/localization.txt"):
+        if not (options.data / needed).exists():
+            parser.error(
+                f"--data needs a folder with {needed}, but {options.data} has none; --help says where to get it"
+            )
     torch.set_num_threads(options.threads)
     make(options.data, options.work, options.out, Recipe())
 
