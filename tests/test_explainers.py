@@ -229,6 +229,16 @@ def test_every_method_on_a_localizer_ranks_classes_as_the_localizer_does() -> No
         assert found.target is not None and found.target.tolist() == logits.argmax(1).tolist()
 
 
+@pytest.mark.parametrize("name", ["cam", "ts-cam", "trt-free"])
+def test_dropout_in_the_pool_of_a_model_in_training_mode_takes_no_part(name: str) -> None:
+    model = FAMILIES["siglip"]()
+    model.attn_pool.proj_drop.p = 0.5  # type: ignore[union-attr]
+    images = images_for(model).float()
+    expected = create_explainer(name, model)(images, 2).grid
+    torch.testing.assert_close(create_explainer(name, model.train())(images, 2).grid, expected)
+    assert model.training and model.attn_pool.proj_drop.training  # type: ignore[union-attr]
+
+
 def test_trt_free_by_its_formula(model: nn.Module) -> None:
     """Written again in numpy from the docstring; the block under the mask is the unfused block with logits at -inf."""
     images, target = images_for(model, 1), 2

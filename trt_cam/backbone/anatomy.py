@@ -128,7 +128,7 @@ def class_evidence(backbone: Backbone, features: Tensor, target: Tensor) -> Tens
             "methods that do without: raw-attention, rollout"
         )
     features = pooled_alone(backbone, features)
-    weight = torch.stack([head.weight for head in heads]).mean(0)[target]  # (B, D)
+    weight = torch.stack([head.weight[target] for head in heads]).mean(0)  # (B, D)
     grid = torch.einsum("bdhw,bd->bhw", features, weight.to(features.dtype))
     biases = [head.bias[target] for head in heads if head.bias is not None]
     return grid + torch.stack(biases).mean(0)[:, None, None] if biases else grid
