@@ -29,11 +29,13 @@ class Backbone:
     ----------
     model : the model itself, without wrappers (DataParallel, ``torch.compile``)
     family : name of the entry that recognised it
-    blocks, attentions : the transformer's blocks and, one per block, the module in whose forward attention happens
+    blocks : the transformer's blocks
+    attentions : the modules in whose forward the attention happens that is read, in order; most often one per block
     pool : the attention pool of a "map" model, else None
     prefix : number P of tokens before the patch tokens (class, distillation, registers)
     pooling : what the classifier reads: "token", "avg", "map", or "none" where there is no classifier to tell
     layer : dotted name of the layer whose activation gradient methods differentiate
+    final : dotted name of the layer whose output the classifier reads before pooling, the last norm
     middle : dotted names of the middle layers whose tokens say which places belong together
     gives : what can be observed, in the words of ``Explainer.requires``
     class_token : whether the classifier reads a class token
@@ -48,6 +50,7 @@ class Backbone:
     prefix: int = 0
     pooling: Pooling = "avg"
     layer: str = ""
+    final: str = ""
     middle: tuple[str, ...] = ()
     gives: frozenset[str] = frozenset()
     class_token: bool = False

@@ -11,6 +11,9 @@ from torch import nn
 from trt_cam.backbone.anatomy import Backbone, Pooling, count_classes, unwrap
 from trt_cam.errors import InputError, UnsupportedModelError
 
+OF_ANY = frozenset({"features", "activation", "gradient", "forward", "replay"})
+"""What can be observed of every family; ``Backbone.gives``."""
+
 
 def describe(model: nn.Module) -> Backbone:
     """Recognise a model.
@@ -53,7 +56,7 @@ def timm_transformer(model: Any) -> Backbone | None:
     class_token = getattr(model, "cls_token", None) is not None and pooling == "token"
     last = len(blocks) - 1
     before_attention = pooling == "token" and hasattr(blocks[last], "norm1")
-    gives = {"rows", "attention", "tokens", "features", "gradient", "middle"}
+    gives = {*OF_ANY, "rows", "attention", "keys", "tokens", "middle"}
     if class_token:
         gives.add("class token")
     if count_classes(model):
@@ -67,6 +70,7 @@ def timm_transformer(model: Any) -> Backbone | None:
         prefix=int(model.num_prefix_tokens),
         pooling=pooling,
         layer=f"blocks.{last}.norm1" if before_attention else f"blocks.{last}",
+        final="norm",
         middle=trunk_stages(model) or (f"blocks.{2 * len(blocks) // 3 - 1}", f"blocks.{last - 1}"),
         gives=frozenset(gives),
         class_token=class_token,
@@ -97,7 +101,7 @@ def torchvision_vit(model: Any) -> Backbone | None:
     if type(model).__name__ != "VisionTransformer" or not hasattr(model, "encoder") or not hasattr(model, "conv_proj"):
         return None
     blocks = tuple(model.encoder.layers)
-    gives = {"rows", "attention", "features", "gradient", "middle", "class token", "classifier"}
+    gives = {*OF_ANY, "rows", "attention", "keys", "middle", "class token", "classifier"}
     return Backbone(
         model=model,
         family="torchvision-vit",
@@ -106,6 +110,7 @@ def torchvision_vit(model: Any) -> Backbone | None:
         prefix=1,
         pooling="token",
         layer=f"encoder.layers.encoder_layer_{len(blocks) - 1}.ln_1",
+        final="encoder.ln",
         middle=tuple(f"encoder.layers.encoder_layer_{i}" for i in (2 * len(blocks) // 3 - 1, len(blocks) - 2)),
         gives=frozenset(gives),
         class_token=True,
@@ -128,7 +133,7 @@ def timm_spatial(model: nn.Module) -> Backbone | None:
     if not (hasattr(model, "forward_features") and hasattr(model, "forward_head") and hasattr(model, "num_features")):
         return None
     middle = conv_stages(model)
-    gives = {"features", "gradient"} | ({"classifier"} if count_classes(model) else set())
+    gives = OF_ANY | ({"classifier"} if count_classes(model) else set())
     return Backbone(
         model=model,
         family="spatial",

@@ -8,7 +8,12 @@ into eval mode and back, shared safely between threads; compiled models and bloc
 
 from trt_cam.observe.calls import AttentionCall as AttentionCall
 from trt_cam.observe.calls import wide as wide
-from trt_cam.observe.passes import Observation as Observation
+from trt_cam.observe.layers import Layer as Layer
+from trt_cam.observe.layers import Reshape as Reshape
+from trt_cam.observe.layers import resolve_layers as resolve_layers
+from trt_cam.observe.observation import Observation as Observation
+from trt_cam.observe.observation import Target as Target
+from trt_cam.observe.observation import target_scores as target_scores
 from trt_cam.observe.passes import observe as observe
 from trt_cam.observe.quiet import check_images as check_images
 from trt_cam.observe.quiet import quiet_pass as quiet_pass

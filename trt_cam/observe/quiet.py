@@ -89,3 +89,20 @@ def check_images(images: Tensor) -> None:
         raise InputError("at least one image was needed, got an empty batch")
     if not images.isfinite().all():
         raise InputError("finite images were needed, got NaN or infinity; check the preprocessing")
+
+
+def check_placed(model: nn.Module, images: Tensor) -> None:
+    """Refuse images on another device than the model's, or of another precision where no autocast converts them."""
+    weights = next((one for one in model.parameters() if one.is_floating_point()), None)
+    if weights is None:
+        return
+    if weights.device != images.device:
+        raise InputError(
+            f"images on the model's device {weights.device} were needed, got {images.device}; "
+            f"use images.to({str(weights.device)!r})"
+        )
+    if weights.dtype != images.dtype and not torch.is_autocast_enabled(images.device.type):
+        raise InputError(
+            f"images of the model's precision {weights.dtype} were needed, got {images.dtype}; "
+            f"use images.to({weights.dtype}), or torch.autocast"
+        )
