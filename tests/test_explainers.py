@@ -198,7 +198,7 @@ def test_callable_targets() -> None:
     by_callable = explain(images, lambda logits: logits[3])
     torch.testing.assert_close(by_index.grid, by_callable.grid)
     assert by_callable.target is None
-    with pytest.raises(InputError, match="callable target needs a method that differentiates"):
+    with pytest.raises(InputError, match="callable target needs a method that scores logits"):
         create_explainer("rollout", model)(images, lambda logits: logits[3])
 
 

@@ -42,7 +42,8 @@ def resolve_layers(backbone: Backbone, target_layers: Layer | Sequence[Layer] | 
             came = repr(layer) + (f"; did you mean {' or '.join(near)}?" if near else "")
         if not name:
             raise InputError(
-                f"target_layers needs layers of {type(backbone.model).__name__} by name or module, got {came}; {default}"
+                f"target_layers needs layers of {type(backbone.model).__name__}, by name or as modules, got {came}; "
+                f"{default}"
             )
         found.append(name)
     return tuple(dict.fromkeys(found))

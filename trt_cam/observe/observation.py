@@ -39,6 +39,7 @@ class Observation:
     middle : outputs of the backbone's middle layers, each (B, D, h, w). With "middle".
     output : what the model returned, where it returns more than logits.
     head : a convolutional classifier over the features, in place of the model's own; None for most models.
+    net : what is run for more forwards: the model, or a classifier around it.
     layers, layer : names of the layers under explanation, and the one that methods read now.
     taps : outputs of these layers, in their own layout. With "activation" or "gradient".
     """
@@ -54,6 +55,7 @@ class Observation:
     middle: list[Tensor] = field(default_factory=list)
     output: Any = None
     head: Any = None
+    net: Any = None
     layers: tuple[str, ...] = ()
     layer: str = ""
     taps: dict[str, Tensor] = field(default_factory=dict)
@@ -103,7 +105,7 @@ class Observation:
 
     @property
     def raw(self) -> Tensor:
-        """Output of the layer under explanation in its own layout, detached: (B, S, D), (B, D, h, w) or (B, h, w, D)."""
+        """Output of the layer under explanation as it is, detached: (B, S, D), (B, D, h, w) or (B, h, w, D)."""
         return self.taps[self.layer].detach()
 
     def activation(self) -> Tensor:
@@ -130,8 +132,8 @@ class Observation:
         named = f"layer {self.layer!r} of {type(self.backbone.model).__name__}"
         if gradient is None:
             raise UnsupportedModelError(
-                f"a target that depends on {named} was needed, but its gradient does not reach it; choose a target that "
-                f"uses the model's output, and a layer before it such as target_layers=[{self.backbone.layer!r}]"
+                f"a target that depends on {named} was needed, but its gradient does not reach it; choose a target "
+                f"that uses the model's output, and a layer before it such as target_layers=[{self.backbone.layer!r}]"
             )
         over_patches = self.spatial(gradient)
         if gradient.any() and not over_patches.any():
@@ -172,7 +174,7 @@ class Observation:
 
 
 def target_scores(logits: Tensor, target: Target) -> Tensor:
-    """What is explained, one number per image, (B,): the target's logit, or what its callable says of the logits (B, K)."""
+    """What is explained, (B,): the logit of the target, or what its callable says of an image's logits, of (B, K)."""
     if isinstance(target, Tensor):
         return logits.gather(1, target[:, None].clone())[:, 0]
     scorings = [target] * len(logits) if callable(target) else target
