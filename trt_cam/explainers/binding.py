@@ -181,12 +181,19 @@ class BoundExplainer:
         return self.explainer.refined(seen, target, spreading)
 
     def smoothed(self, images: Tensor, needs: frozenset[str], target: Any, refine: str | None) -> Tensor:
-        """Mean of the maps in [0, 1] under the six augmentations of pytorch-grad-cam's ``aug_smooth``."""
+        """Mean of the maps under the six augmentations of pytorch-grad-cam's ``aug_smooth``.
+
+        Each is stretched so that it is in [0, 1] at the input's size, where pytorch-grad-cam averages.
+        """
         total: Any = 0
         for mirrored, factor in product((False, True), (0.9, 1.0, 1.1)):
             seen = self.look((images.flip(-1) if mirrored else images) * factor, needs, target)
             grid = self.map(seen, target, refine).detach()
-            grid = minmax(grid.relu() if self.explainer.positive else grid)[0]
+            grid = grid.relu() if self.explainer.positive else grid
+            heat = resize(grid.flatten(0, -3), images.shape[-2:], "bilinear").view(*grid.shape[:-2], -1)
+            low, high, flat = heat.amin(dim=-1), heat.amax(dim=-1), minmax(grid)[1]
+            span = (high - low).masked_fill(flat, torch.inf)
+            grid = (grid - low[..., None, None]) / span[..., None, None]
             total = total + (grid.flip(-1) if mirrored else grid)
         return total / 6
 

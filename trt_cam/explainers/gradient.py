@@ -182,7 +182,7 @@ class HiResCAM(LayerMethod):
 class EigenGradCAM(LayerMethod):
     """Eigen-CAM of gradient times activation, as pytorch-grad-cam has it: class-specific::
 
-        X = (g_d a_d)_(ij, d), v = first right singular vector of X - mean_ij X      grid = X v
+        X = (g_d a_d)_(ij, d) less its mean over ij, v its first right singular vector      grid = X v
 
     The sign is such that the grid goes with HiResCAM's.
     """
@@ -207,7 +207,7 @@ class EigenGradCAM(LayerMethod):
 class EigenCAM(LayerMethod):
     """Eigen-CAM (Muhammad & Yeasin, IJCNN 2020, arXiv:2008.00299): without class and without gradient::
 
-        X = (a_d)_(ij, d), v = first right singular vector of X - mean_ij X      grid = X v
+        X = (a_d)_(ij, d) less its mean over ij, v its first right singular vector      grid = X v
 
     Centred as in pytorch-grad-cam. The sign, which a singular vector leaves open, is such that the grid goes with the
     norm of the activation.
@@ -266,7 +266,7 @@ def principal_map(weighted: Tensor, *, like: Tensor) -> Tensor:
     direction = centred.transpose(1, 2) @ first if wide else first  # (B, D, 1)
     length = direction.norm(dim=1, keepdim=True)
     flat = centred.abs().amax(dim=(1, 2), keepdim=True) <= 1e-12 * x.abs().amax(dim=(1, 2), keepdim=True)
-    map_ = (x @ (direction / length.masked_fill(length == 0, 1.0))).masked_fill(flat, 0.0)[..., 0]  # (B, N)
+    map_ = (centred @ (direction / length.masked_fill(length == 0, 1.0))).masked_fill(flat, 0.0)[..., 0]  # (B, N)
     reference = like.flatten(1).double()
     agreement = (map_ * (reference - reference.mean(dim=1, keepdim=True))).sum(dim=1, keepdim=True)
     return torch.where(agreement < 0, -map_, map_).view_as(like).to(like.dtype)
