@@ -56,7 +56,7 @@ def timm_transformer(model: Any) -> Backbone | None:
     class_token = getattr(model, "cls_token", None) is not None and pooling == "token"
     last = len(blocks) - 1
     before_attention = pooling == "token" and hasattr(blocks[last], "norm1")
-    gives = {*OF_ANY, "rows", "attention", "keys", "tokens", "middle"}
+    gives = {*OF_ANY, "rows", "attention", "keys", "attention gradient", "tokens", "middle"}
     if class_token:
         gives.add("class token")
     if count_classes(model):
@@ -101,7 +101,7 @@ def torchvision_vit(model: Any) -> Backbone | None:
     if type(model).__name__ != "VisionTransformer" or not hasattr(model, "encoder") or not hasattr(model, "conv_proj"):
         return None
     blocks = tuple(model.encoder.layers)
-    gives = {*OF_ANY, "rows", "attention", "keys", "middle", "class token", "classifier"}
+    gives = {*OF_ANY, "rows", "attention", "keys", "attention gradient", "middle", "class token", "classifier"}
     return Backbone(
         model=model,
         family="torchvision-vit",

@@ -203,7 +203,10 @@ class BoundExplainer:
             return observe(self.backbone, images, needs & {"middle"}, via=self.localizer, target=target)
         reshape = getattr(self.explainer, "reshape_transform", None)
         needs = needs | ({"features"} if self.head is not None else set())
-        seen = observe(self.backbone, images, needs, target_layers=self.target_layers, reshape=reshape)
+        start = getattr(self.explainer, "start_block", 0)
+        seen = observe(
+            self.backbone, images, needs, target_layers=self.target_layers, reshape=reshape, start_block=start
+        )
         seen.net = self.backbone.model
         if self.head is not None:
             assert seen.features is not None

@@ -13,6 +13,7 @@ from trt_cam.observe.layers import Reshape as Reshape
 from trt_cam.observe.layers import resolve_layers as resolve_layers
 from trt_cam.observe.observation import Observation as Observation
 from trt_cam.observe.observation import Target as Target
+from trt_cam.observe.observation import shares as shares
 from trt_cam.observe.observation import target_scores as target_scores
 from trt_cam.observe.passes import observe as observe
 from trt_cam.observe.quiet import check_images as check_images

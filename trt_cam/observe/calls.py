@@ -7,6 +7,7 @@ computed from q and k there, so no model is rebuilt.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ class AttentionCall:
     scale : factor of q.k
     weights, scores : (B, nh, Nq, Nk) or None
         Attention itself and what it is the softmax of, where the model computes them.
+    output : (B, nh, Nq, d) or None
+        What a fused call returned, once it was run.
     """
 
     q: Tensor | None = None
@@ -47,6 +50,7 @@ class AttentionCall:
     scale: float = 1.0
     weights: Tensor | None = None
     scores: Tensor | None = None
+    output: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -75,18 +79,19 @@ class AttentionCall:
             return scores.softmax(dim=-1)
 
     def weighed(self, row: Tensor) -> Tensor:
-        """Sum of the query rows weighed by ``row`` (B, Nq): (B, nh, Nk), at least float32.
+        """Sum of the query rows weighed by ``row``, (B, Nq) or (B, nh, Nq): (B, nh, Nk), at least float32.
 
         The softmax's division is done on the weights, one number per row, and not on the matrix.
         """
+        row = row[:, None, None] if row.ndim == 2 else row[:, :, None]  # (B, 1 or nh, 1, Nq)
         with precisely(row):
             if self.weights is not None:
-                return (row[:, None, None].to(wide(self.weights)) @ wide(self.weights))[:, :, 0]
+                return (row.to(wide(self.weights)) @ wide(self.weights))[:, :, 0]
             assert self.q is not None and self.k is not None
             q, k = wide(self.q), wide(self.k).transpose(-2, -1)
             row, out = row.to(q), q.new_zeros(*q.shape[:2], 1, k.shape[3])  # (B, nh, 1, Nk)
             for start, stop in self.chunks():
-                part = row[:, None, None, start:stop]
+                part = row[..., start:stop]
                 if part.any():  # a sweep starts with one row, the others need not be made
                     scores = (q[:, :, start:stop] * self.scale) @ k
                     if self.bias is not None:
@@ -95,6 +100,24 @@ class AttentionCall:
                     scores.exp_()
                     out = out + (part / scores.sum(dim=-1)[:, :, None]) @ scores
             return out[:, :, 0]
+
+    def differentiable(self) -> Tensor:
+        """What a score is differentiated by to find the derivative of attention; see ``gradient_rows``."""
+        found = self.output if self.weights is None else self.weights
+        assert found is not None
+        return found
+
+    def gradient_rows(self, gradient: Tensor, start: int, stop: int) -> Tensor:
+        """Derivative of a score by attention's query rows ``start:stop``, (B, nh, stop - start, Nk), at least float32.
+
+        ``gradient`` is that by ``differentiable()``: of a fused call by its output O = A v, so that dA = dO v'.
+        """
+        rows = wide(gradient[:, :, start:stop])
+        if self.weights is not None:
+            return rows
+        assert self.v is not None
+        with precisely(rows):
+            return rows @ wide(self.v.detach()).transpose(-2, -1)
 
     def detached(self) -> AttentionCall:
         """What is needed to make rows later: no values, no graph."""
@@ -128,7 +151,8 @@ def check_calls(backbone: Backbone, made: Mapping[nn.Module, Sequence[tuple[int,
     for module, shapes in made.items():
         expected, good = "one call of attention", len(shapes) == 1
         if good and module is not backbone.pool:
-            expected, good = f"attention over {tokens} tokens", tuple(shapes[0][2:]) == (tokens, tokens)
+            expected = f"attention over {tokens} tokens"
+            good = shapes[0][2] in (1, tokens) and shapes[0][3] == tokens  # one query: class attention
         if not good:
             raise UnsupportedModelError(
                 f"{expected} was needed from {names.get(module, '?')!r} of {type(backbone.model).__name__}, "
@@ -163,18 +187,13 @@ class _Watch(TorchFunctionMode):
             return func(*args, **kwargs)
         handler = self.handlers[self.inside[-1]]
         if func is F.scaled_dot_product_attention:
-            answer = handler(fused_call(*args, **kwargs))
-            return func(*args, **kwargs) if answer is None else answer
+            return fused(handler, *args, **kwargs)
         if func in SOFTMAX and isinstance(args[0], Tensor) and args[0].ndim == 4:
             weights: Any = func(*args, **kwargs)
             answer = handler(AttentionCall(weights=weights, scores=args[0]))
             return weights if answer is None else answer
         if func is F.multi_head_attention_forward:
-            wanted, mean = kwargs.get("need_weights", True), kwargs.get("average_attn_weights", True)
-            out, weights = func(*args, **{**kwargs, "need_weights": True, "average_attn_weights": False})
-            if handler(AttentionCall(weights=weights)) is not None:
-                raise UnsupportedModelError("attention of nn.MultiheadAttention cannot be masked; use a timm model")
-            return out, (weights.mean(dim=1) if mean else weights) if wanted else None
+            return multi_head_attention(handler, *args, **kwargs)
         return func(*args, **kwargs)
 
 
@@ -198,6 +217,42 @@ def fused_call(
     if bias is not None and bias.dtype == torch.bool:
         bias = torch.zeros_like(bias, dtype=query.dtype).masked_fill(~bias, -torch.inf)
     return AttentionCall(query, key, value, bias, query.shape[-1] ** -0.5 if scale is None else scale)
+
+
+def fused(handler: Handler, *args: Any, **kwargs: Any) -> Tensor:
+    """``scaled_dot_product_attention`` with its handler."""
+    call = fused_call(*args, **kwargs)
+    answer = handler(call)
+    call.output = F.scaled_dot_product_attention(*args, **kwargs) if answer is None else answer
+    return call.output
+
+
+def multi_head_attention(handler: Handler, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    """``multi_head_attention_forward`` of ``nn.MultiheadAttention`` by its fused kernel, so that q, k and v are seen.
+
+    What its plain self-attention does not use (masks, separate projections, added keys) is run as it is, and its
+    weights are seen.
+    """
+    given = inspect.signature(F.multi_head_attention_forward).bind(*args, **kwargs)
+    given.apply_defaults()
+    use = given.arguments
+    x, heads = use["query"], use["num_heads"]
+    unusual = ("bias_k", "bias_v", "key_padding_mask", "attn_mask", "static_k", "static_v")
+    plain = use["key"] is x and use["value"] is x and x.ndim == 3 and not any(use[one] is not None for one in unusual)
+    if plain and not (use["add_zero_attn"] or use["use_separate_proj_weight"] or use["need_weights"]):
+        S, B, D = x.shape
+        qkv = F.linear(x, use["in_proj_weight"], use["in_proj_bias"])  # (S, B, 3 D)
+        q, k, v = qkv.view(S, B, 3, heads, D // heads).permute(2, 1, 3, 0, 4)  # (B, nh, S, d) each
+        out = fused(handler, q, k, v)
+        return F.linear(out.permute(2, 0, 1, 3).flatten(2), use["out_proj_weight"], use["out_proj_bias"]), None
+    wanted, mean = use["need_weights"], use["average_attn_weights"]
+    out, weights = F.multi_head_attention_forward(
+        *args, **{**kwargs, "need_weights": True, "average_attn_weights": False}
+    )
+    assert weights is not None
+    if handler(AttentionCall(weights=weights)) is not None:
+        raise UnsupportedModelError("attention of this nn.MultiheadAttention cannot be masked; use a timm model")
+    return out, (weights.mean(dim=1) if mean else weights) if wanted else None
 
 
 @contextmanager

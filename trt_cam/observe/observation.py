@@ -91,12 +91,35 @@ class Observation:
         call = self.calls[block]
         if head_fusion == "mean":
             return call.weighed(row).mean(dim=1)
+        return self.pull_fused(row, block, lambda start, stop: shares(fuse_heads(call.rows(start, stop), head_fusion)))
+
+    def pull_fused(self, row: Tensor, block: int, fused: Callable[[int, int], Tensor]) -> Tensor:
+        """``row`` (B, Nq) times a matrix, (B, S), whose rows ``fused(start, stop)`` (B, rows, S) are made in turn."""
         out = torch.zeros_like(row)
-        for start, stop in call.chunks():
-            fused = fuse_heads(call.rows(start, stop), head_fusion).to(row)  # (B, rows, S)
-            with precisely(row):
-                out = out + torch.einsum("bq,bqk->bk", row[:, start:stop] / fused.sum(dim=-1), fused)
+        for start, stop in self.calls[block].chunks():
+            if row[:, start:stop].any():
+                rows = fused(start, stop).to(row)
+                with precisely(row):
+                    out = out + (row[:, None, start:stop] @ rows)[:, 0]
         return out
+
+    def attention_gradients(self, target: Target, start_block: int = 0) -> list[Tensor]:
+        """Derivative of the target by what each block's call from ``start_block`` on is differentiated by.
+
+        ``calls[block].gradient_rows`` makes that by attention of it. With "attention gradient".
+        """
+        by = [call.differentiable() for call in self.calls[start_block:]]
+        with torch.inference_mode(False), torch.enable_grad():
+            score = target_scores(self.logits, target).sum()
+            if not score.requires_grad:
+                raise UnsupportedModelError(
+                    "a target that depends on attention was needed, but its gradient does not reach it; choose a "
+                    "target that uses the model's output"
+                )
+            found = torch.autograd.grad(score, by, retain_graph=True, allow_unused=True)
+        return [
+            torch.zeros_like(one) if gradient is None else gradient for one, gradient in zip(by, found, strict=True)
+        ]
 
     def to_grid(self, row: Tensor) -> Tensor:
         """(B, S) or (B, N) -> (B, Gh, Gw): the patch tokens, which come last."""
@@ -171,6 +194,12 @@ class Observation:
             return run_masked(
                 backbone.blocks[-1], backbone.attentions[-1], keep, *args, prefix=backbone.prefix, **kwargs
             )
+
+
+def shares(rows: Tensor) -> Tensor:
+    """Rows (..., S) divided by their sum; zeros stay zeros."""
+    total = rows.sum(dim=-1, keepdim=True)
+    return rows / total.masked_fill(total == 0, 1.0)
 
 
 def target_scores(logits: Tensor, target: Target) -> Tensor:

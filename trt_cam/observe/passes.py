@@ -26,6 +26,7 @@ def observe(
     *,
     target_layers: Layer | Sequence[Layer] | None = None,
     reshape: Reshape | None = None,
+    start_block: int = 0,
     via: nn.Module | None = None,
     **via_args: Any,
 ) -> Observation:
@@ -38,10 +39,12 @@ def observe(
     images : (B, 3, H, W)
         Preprocessed, on the model's device.
     needs
-        Any of "rows", "attention", "keys", "tokens", "features", "middle", "activation", "gradient"; the model must
-        give them.
+        Any of "rows", "attention", "keys", "attention gradient", "tokens", "features", "middle", "activation",
+        "gradient"; the model must give them.
     target_layers, reshape
         Layers for "activation" and "gradient", the model's default for None, and how to make maps of their outputs.
+    start_block
+        First block whose attention is differentiated, for "attention gradient".
     via
         A module around the backbone to run in its place, as ``via(images, **via_args)``.
 
@@ -65,6 +68,8 @@ def observe(
         if backbone.family == "spatial":
             _observe_spatial(seen, images, recorder)
         else:
+            if "attention gradient" in needs and start_block < len(backbone.blocks):
+                stack.enter_context(hooked(backbone.blocks[start_block], active, on_input=recorder.open_graph))
             _observe_tokens(seen, images, recorder, active, via or backbone.model, via_args)
     for name in layers:
         if name not in seen.taps:
@@ -77,6 +82,10 @@ def observe(
 
 FORWARD_FEATURES = "forward_features"
 """Name of the layer that is no module: what ``forward_features`` returns."""
+
+
+CALLS = frozenset({"rows", "attention", "keys", "attention gradient"})
+"""What is read of attention calls."""
 
 
 def _layer(backbone: Backbone, name: str) -> nn.Module:
@@ -112,7 +121,7 @@ def _observe_tokens(
     backbone, needs = seen.backbone, recorder.needs
     seen.grid_size = backbone.grid_size(*images.shape[-2:])
     with ExitStack() as stack:
-        if needs & {"rows", "attention", "keys"}:
+        if needs & CALLS:
             stack.enter_context(intercept(recorder.handlers(), active))
         if "tokens" in needs:
             stack.enter_context(hooked(backbone.blocks[-1], active, on_input=recorder.last_input))
@@ -132,7 +141,7 @@ class _Recorder:
 
     def handlers(self) -> dict[nn.Module, Handler]:
         backbone = self.seen.backbone
-        watched = backbone.attentions if self.needs & {"rows", "attention"} else backbone.attentions[-1:]
+        watched = backbone.attentions if self.needs & (CALLS - {"keys"}) else backbone.attentions[-1:]
         modules = [*watched, *([backbone.pool] if backbone.pool is not None else [])]
         return {module: self._handler(module) for module in modules}
 
@@ -144,13 +153,22 @@ class _Recorder:
             made.append(call.shape)
             if module is backbone.pool or (backbone.pool is None and "rows" in self.needs):
                 self.seen.rows.append(query_rows(call, backbone).detach())
-            if module is not backbone.pool and ("attention" in self.needs or self.last(module)):
+            if module is backbone.pool:
+                return
+            if "attention gradient" in self.needs:
+                self.seen.calls.append(call)
+            elif "attention" in self.needs or self.last(module):
                 self.seen.calls.append(call.detached())
 
         return record
 
     def last_input(self, args: Any, kwargs: Any) -> None:
         self.seen.last_input = (args, kwargs)
+
+    def open_graph(self, args: Any, kwargs: Any) -> Any:
+        """What follows this block's input is differentiable; quiet_pass ends it."""
+        torch.set_grad_enabled(True)
+        return (args[0].detach().requires_grad_(), *args[1:]), kwargs
 
     def last(self, module: nn.Module) -> bool:
         return "keys" in self.needs and module is self.seen.backbone.attentions[-1]
