@@ -375,7 +375,7 @@ def test_registry() -> None:
         get_explainer("gradcam")
     with pytest.raises(InputError, match="settings"):
         create_explainer("rollout", FAMILIES["vit"](), no_such=1)
-    assert list_explainers("*-cam") == ["grad-cam", "ts-cam"]
+    assert list_explainers("*s-cam") == ["hires-cam", "ts-cam"]
     model = FAMILIES["vit"]()
     given = get_explainer("rollout")(residual=0.25)  # type: ignore[call-arg]
     assert "residual=0.25" in repr(create_explainer(given, model))

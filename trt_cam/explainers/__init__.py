@@ -1,6 +1,15 @@
 """Explanation methods, grouped by what they need, behind one interface."""
 
-from trt_cam.explainers import activation, attention, clustering, gradient, refinement  # noqa: F401  # they register
+from trt_cam.explainers import (  # noqa: F401  # they register themselves
+    activation,
+    attention,
+    attention_gradient,
+    clustering,
+    gradient,
+    occlusion,
+    perturbation,
+    refinement,
+)
 from trt_cam.explainers.base import Explainer as Explainer
 from trt_cam.explainers.base import Explanation as Explanation
 from trt_cam.explainers.binding import BoundExplainer as BoundExplainer

@@ -13,10 +13,13 @@ from trt_cam.observe.layers import Reshape as Reshape
 from trt_cam.observe.layers import resolve_layers as resolve_layers
 from trt_cam.observe.observation import Observation as Observation
 from trt_cam.observe.observation import Target as Target
+from trt_cam.observe.observation import of_image as of_image
 from trt_cam.observe.observation import shares as shares
 from trt_cam.observe.observation import target_scores as target_scores
 from trt_cam.observe.passes import observe as observe
 from trt_cam.observe.quiet import check_images as check_images
 from trt_cam.observe.quiet import quiet_pass as quiet_pass
+from trt_cam.observe.replay import chunks as chunks
+from trt_cam.observe.replay import image_bytes as image_bytes
 from trt_cam.observe.rewriting import rewrite_last_block as rewrite_last_block
 from trt_cam.observe.rewriting import run_masked as run_masked

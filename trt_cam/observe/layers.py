@@ -82,13 +82,19 @@ def as_map(
             patches = output[:, output.shape[1] - sides[0] * sides[1] :]  # (B, N, D)
             return wide(patches.transpose(1, 2).unflatten(2, sides))
     if output.ndim == 4:
-        last = like(output.shape[1:3], image) and not like(output.shape[2:4], image)
-        first = like(output.shape[2:4], image) and not like(output.shape[1:3], image)
-        return wide(output.movedim(-1, 1) if last or (backbone.channels_last and not first) else output)
+        return wide(output.movedim(channel_axis(output, backbone, image), 1))
     raise UnsupportedModelError(
         f"a layer with an output over patches was needed, but {name!r} of {type(backbone.model).__name__} gives "
         f"{tuple(output.shape)}; use target_layers=[{backbone.layer!r}], or give reshape_transform"
     )
+
+
+def channel_axis(output: Tensor, backbone: Backbone, image: tuple[int, int]) -> int:
+    """Axis of the channels of a layer's output: tokens (B, S, D), or a map in either layout."""
+    if output.ndim != 4:
+        return output.ndim - 1
+    last, first = like(output.shape[1:3], image), like(output.shape[2:4], image)
+    return 3 if (last and not first) or (backbone.channels_last and not (first and not last)) else 1
 
 
 def like(sides: Sequence[int], image: tuple[int, int]) -> bool:

@@ -12,8 +12,9 @@ from torch import Tensor
 from trt_cam.backbone import Backbone, class_evidence, unwrap
 from trt_cam.errors import UnsupportedModelError
 from trt_cam.observe.calls import AttentionCall, precisely, wide
-from trt_cam.observe.layers import Reshape, as_map
+from trt_cam.observe.layers import Reshape, as_map, channel_axis
 from trt_cam.observe.quiet import quiet_pass
+from trt_cam.observe.replay import Tail, forward
 from trt_cam.observe.rewriting import run_masked
 from trt_cam.ops.attention import HeadFusion, fuse_heads
 
@@ -42,6 +43,7 @@ class Observation:
     net : what is run for more forwards: the model, or a classifier around it.
     layers, layer : names of the layers under explanation, and the one that methods read now.
     taps : outputs of these layers, in their own layout. With "activation" or "gradient".
+    tails : what follows these layers in the model. With "replay".
     """
 
     backbone: Backbone
@@ -60,6 +62,7 @@ class Observation:
     layer: str = ""
     taps: dict[str, Tensor] = field(default_factory=dict)
     reshape: Reshape | None = None
+    tails: dict[str, Tail] = field(default_factory=dict, repr=False)
     repeat: Callable[[Tensor], Observation] | None = field(default=None, repr=False)
 
     def again(self, images: Tensor) -> Observation:
@@ -68,6 +71,19 @@ class Observation:
         seen = self.repeat(images)
         seen.layer = self.layer
         return seen
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n, K) of other images (n, 3, H, W), as many at a time as a fixed budget of memory allows."""
+        return forward(self.backbone.model if self.net is None else self.net, images)
+
+    def replay(self, raw: Tensor, image: int) -> Tensor:
+        """Logits (n, K) of one image with other outputs (n, ...) of the layer under explanation. With "replay"."""
+        return self.tails[self.layer].run(raw, self.images, image)
+
+    @property
+    def channel_axis(self) -> int:
+        """Which axis of ``raw`` the channels are."""
+        return channel_axis(self.raw, self.backbone, (self.images.shape[-2], self.images.shape[-1]))
 
     def query(self) -> Tensor:
         """(B, S): where a sweep starts. One at the class token, 1/N over the patches, or the pool's row."""
@@ -194,6 +210,13 @@ class Observation:
             return run_masked(
                 backbone.blocks[-1], backbone.attentions[-1], keep, *args, prefix=backbone.prefix, **kwargs
             )
+
+
+def of_image(target: Target, image: int, count: int) -> Target:
+    """The target of one image of a batch, for ``count`` variants of it."""
+    if isinstance(target, Tensor):
+        return target[image].expand(count)
+    return target if callable(target) else target[image]
 
 
 def shares(rows: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from trt_cam.observe.calls import AttentionCall, Handler, check_calls, hooked, i
 from trt_cam.observe.layers import Layer, Reshape, first_tensor, resolve_layers
 from trt_cam.observe.observation import Observation
 from trt_cam.observe.quiet import check_images, check_placed, quiet_pass
+from trt_cam.observe.replay import Tail
 from trt_cam.observe.scope import Active, watched
 
 
@@ -65,6 +66,9 @@ def observe(
         for name in layers:
             if name != FORWARD_FEATURES:
                 stack.enter_context(hooked(_layer(backbone, name), active, on_output=partial(recorder.tap, name)))
+        for name in layers if "replay" in needs else ():
+            seen.tails[name] = Tail(backbone, name)
+            seen.tails[name].record(stack, active)
         if backbone.family == "spatial":
             _observe_spatial(seen, images, recorder)
         else:

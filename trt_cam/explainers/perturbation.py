@@ -1,0 +1,206 @@
+"""Methods that try each channel of one layer: what the score becomes with it alone, or without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trt_cam.errors import InputError
+from trt_cam.explainers.base import Explainer
+from trt_cam.explainers.registry import register_explainer
+from trt_cam.observe import Layer, Observation, Reshape, chunks, image_bytes, of_image, target_scores
+
+EPS = 1e-8  # added to a channel's range, as in pytorch-grad-cam
+
+
+class ChannelMethod(Explainer):
+    """What methods share that find a weight for each channel of the activation a (B, D, h, w) by more forwards.
+
+    Parameters
+    ----------
+    channels
+        None for all D, or how many are tried: those of the largest mean absolute activation; the others get no weight.
+        An approximation, the faster the fewer.
+    target_layers, reshape_transform
+        As in grad-cam.
+    """
+
+    requires = frozenset({"activation", "forward"})
+    positive = True
+
+    def __init__(
+        self,
+        channels: int | None = None,
+        target_layers: Layer | Sequence[Layer] | None = None,
+        reshape_transform: Reshape | None = None,
+    ) -> None:
+        if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
+            raise InputError(f"channels must be None for all, or an integer of at least 1, got {channels!r}")
+        self.channels, self.target_layers, self.reshape_transform = channels, target_layers, reshape_transform
+
+    def grid(self, seen: Observation, target: Any) -> Tensor:
+        activation = seen.activation()  # (B, D, h, w)
+        maps = []
+        for image, channels in enumerate(activation):
+            tried = self.tried(channels)
+            weights = self.weights(seen, target, image, tried, channels[tried])
+            maps.append(torch.einsum("d,dhw->hw", weights.to(channels), channels[tried]))
+        return torch.stack(maps)
+
+    def tried(self, activation: Tensor) -> Tensor:
+        """Indices of the channels of (D, h, w) that are tried."""
+        D = activation.shape[0]
+        if self.channels is None or self.channels >= D:
+            return torch.arange(D, device=activation.device)
+        return activation.abs().mean(dim=(1, 2)).topk(self.channels).indices.sort().values
+
+    def weights(self, seen: Observation, target: Any, image: int, tried: Tensor, activation: Tensor) -> Tensor:
+        """Weights (k,) of the tried channels of one image, whose activation is (k, h, w)."""
+        raise NotImplementedError(f"{type(self).__name__} must define weights")
+
+    def source(self, seen: Observation) -> str:
+        return "the score of perturbed inputs"
+
+
+@register_explainer
+class ScoreCAM(ChannelMethod):
+    """Score-CAM (Wang et al., CVPRW 2020, arXiv:1910.01279)::
+
+        M_d = a_d at the input's size, in [0, 1]      w = softmax_d y(x * M_d)      grid = sum_d w_d a_d
+
+    Upsampled with aligned corners, as pytorch-grad-cam does. D forwards for each image.
+    """
+
+    name = "score-cam"
+
+    def weights(self, seen: Observation, target: Any, image: int, tried: Tensor, activation: Tensor) -> Tensor:
+        return self.scores(seen, target, image, activation).softmax(dim=0)
+
+    def scores(self, seen: Observation, target: Any, image: int, activation: Tensor) -> Tensor:
+        """Scores (k,) of the image under each channel of (k, h, w) as a mask."""
+        x = seen.images[image]
+        found = []
+        for part in chunks(len(activation), image_bytes(seen.images)):
+            for number, masks in enumerate(self.masks(activation[part], (x.shape[-2], x.shape[-1]))):
+                logits = seen.forward(x * masks[:, None].to(x))
+                score = target_scores(logits, of_image(target, image, len(masks)))
+                found.append((number, score))
+        runs = 1 + max(number for number, _ in found)
+        return torch.stack([torch.cat([score for at, score in found if at == run]) for run in range(runs)]).mean(dim=0)
+
+    def masks(self, activation: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
+        """Masks (k, H, W) of channels (k, h, w), one set after the other; their scores are averaged."""
+        yield unit(F.interpolate(activation[:, None], size=size, mode="bilinear", align_corners=True)[:, 0])
+
+
+@register_explainer
+class SSCAM(ScoreCAM):
+    """SS-CAM (Naidu & Michael, 2020, arXiv:2006.14255): Score-CAM, the scores averaged over noisy channels::
+
+        M_ds = (a_d + sigma (max a_d - min a_d) n_s) at the input's size, in [0, 1], n_s ~ N(0, 1)
+        w = softmax_d mean_s y(x * M_ds)      grid = sum_d w_d a_d
+
+    ``samples`` times the cost of Score-CAM.
+
+    Parameters
+    ----------
+    samples, sigma, seed
+        Number of noisy maps, their noise as a share of each channel's range, and the seed of the noise.
+    channels, target_layers, reshape_transform
+        As in score-cam.
+    """
+
+    name = "ss-cam"
+
+    def __init__(
+        self,
+        samples: int = 8,
+        sigma: float = 0.1,
+        seed: int = 0,
+        channels: int | None = None,
+        target_layers: Layer | Sequence[Layer] | None = None,
+        reshape_transform: Reshape | None = None,
+    ) -> None:
+        super().__init__(channels, target_layers, reshape_transform)
+        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1 or not sigma > 0:
+            raise InputError(f"samples must be at least 1 and sigma above 0, got {samples!r} and {sigma!r}")
+        self.samples, self.sigma, self.seed = samples, sigma, seed
+
+    def masks(self, activation: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
+        span = activation.amax(dim=(1, 2), keepdim=True) - activation.amin(dim=(1, 2), keepdim=True)
+        generator = torch.Generator().manual_seed(self.seed)
+        for _ in range(self.samples):
+            noise = torch.randn(activation.shape[1:], generator=generator, dtype=torch.float64).to(activation)
+            yield from super().masks(activation + self.sigma * span * noise, size)
+
+
+@register_explainer
+class ISCAM(ScoreCAM):
+    """IS-CAM (Naidu et al., 2020, arXiv:2010.03023): Score-CAM, the scores integrated along the mask's strength::
+
+        w = softmax_d mean_i y(i / n x * M_d), i = 1 ... n      grid = sum_d w_d a_d
+
+    ``samples`` times the cost of Score-CAM.
+
+    Parameters
+    ----------
+    samples
+        Number n of strengths.
+    channels, target_layers, reshape_transform
+        As in score-cam.
+    """
+
+    name = "is-cam"
+
+    def __init__(
+        self,
+        samples: int = 8,
+        channels: int | None = None,
+        target_layers: Layer | Sequence[Layer] | None = None,
+        reshape_transform: Reshape | None = None,
+    ) -> None:
+        super().__init__(channels, target_layers, reshape_transform)
+        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+            raise InputError(f"samples must be an integer of at least 1, the number of strengths, got {samples!r}")
+        self.samples = samples
+
+    def masks(self, activation: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
+        (whole,) = super().masks(activation, size)
+        for step in range(1, self.samples + 1):
+            yield whole * (step / self.samples)
+
+
+@register_explainer
+class AblationCAM(ChannelMethod):
+    """Ablation-CAM (Desai & Ramaswamy, WACV 2020, doi:10.1109/WACV45572.2020.9093360)::
+
+        w_d = (y - y with a_d set to zero) / y      grid = sum_d w_d a_d
+
+    A channel is set to zero everywhere, at the class token too. Only the part of the model after the layer is run
+    again, where the family allows. Weights are zero for a score y of zero.
+    """
+
+    name = "ablation-cam"
+    requires = frozenset({"activation", "replay"})
+
+    def weights(self, seen: Observation, target: Any, image: int, tried: Tensor, activation: Tensor) -> Tensor:
+        raw, axis = seen.raw[image], seen.channel_axis - 1
+        whole = target_scores(seen.replay(raw[None], image), of_image(target, image, 1))
+        found = []
+        for part in chunks(len(tried), 16 * raw.numel() * raw.element_size()):
+            index = tried[part]
+            many = raw.expand(len(index), *raw.shape).clone()
+            many.movedim(axis + 1, 1)[torch.arange(len(index), device=index.device), index] = 0
+            found.append(target_scores(seen.replay(many, image), of_image(target, image, len(index))))
+        drop = whole - torch.cat(found)
+        return torch.where(whole == 0, 0.0, drop / whole.masked_fill(whole == 0, 1.0))
+
+
+def unit(maps: Tensor) -> Tensor:
+    """Maps (k, H, W) in [0, 1], each on its own."""
+    low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    return (maps - low) / (high - low + EPS)
