@@ -95,9 +95,9 @@ class RISE(Explainer):
     def grid(self, seen: Observation, target: Any) -> Tensor:
         H, W = seen.images.shape[-2:]
         total = seen.images.new_zeros(len(seen.images), H, W)
-        drawn = self.drawn((H, W))
+        bits, shifts = self.drawn((H, W))
         for part in chunks(self.masks, image_bytes(seen.images)):
-            masks = self.upsampled(*(one[part] for one in drawn), (H, W)).to(seen.images)  # (n, H, W)
+            masks = self.upsampled(bits[part], shifts[part], (H, W)).to(seen.images)  # (n, H, W)
             for image, x in enumerate(seen.images):
                 logits = seen.forward(x * masks[:, None])
                 values = logits.softmax(dim=1) if isinstance(target, Tensor) else logits
