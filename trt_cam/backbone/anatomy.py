@@ -101,29 +101,37 @@ def classifiers(model: Any) -> tuple[nn.Linear, ...]:
         found: Any = model.heads.head  # torchvision
     elif hasattr(model, "get_classifier"):
         found = model.get_classifier()
+    elif hasattr(model, "base_model_prefix"):  # transformers
+        found = getattr(model, "classifier", None) or [
+            getattr(model, name, None) for name in ("cls_classifier", "distillation_classifier")
+        ]
     else:
         found = None
     heads = found if isinstance(found, (tuple, list)) else (found,)
     return tuple(head for head in heads if isinstance(head, nn.Linear))
 
 
-def class_evidence(backbone: Backbone, features: Tensor, target: Tensor) -> Tensor:
-    """The linear classifier applied to every position instead of to the pooled vector.
+def class_evidence(backbone: Backbone, features: Tensor, target: Tensor, layout: str = "NCHW") -> Tensor:
+    """The classifier applied to every position instead of to the pooled vector.
 
     Parameters
     ----------
     backbone
-        A model whose classifier is linear.
+        A transformer whose classifier is linear, or a model with a spatial map, whose whole head is applied.
     features : (B, D, Gh, Gw)
         Features of the kind that the classifier reads (after the model's last norm).
     target : (B,)
         Class whose evidence is asked for.
+    layout
+        Of what ``forward_head`` takes: "NCHW", "NHWC" or "NLC".
 
     Returns
     -------
     (B, Gh, Gw)
         Logit of ``target`` at each position, bias included.
     """
+    if backbone.family == "spatial":
+        return head_evidence(backbone, features, target, layout)
     heads = classifiers(backbone.model)
     if not heads:
         raise UnsupportedModelError(
@@ -135,6 +143,21 @@ def class_evidence(backbone: Backbone, features: Tensor, target: Tensor) -> Tens
     grid = torch.einsum("bdhw,bd->bhw", features, weight.to(features.dtype))
     biases = [head.bias[target] for head in heads if head.bias is not None]
     return grid + torch.stack(biases).mean(0)[:, None, None] if biases else grid
+
+
+def head_evidence(backbone: Backbone, features: Tensor, target: Tensor, layout: str) -> Tensor:
+    """What the head of a spatial model answers if each position were the only one, (B, Gh, Gw)."""
+    model: Any = backbone.model
+    weights = next(model.parameters())
+    B, D, Gh, Gw = features.shape
+    alone = features.movedim(1, -1).reshape(-1, D).to(weights.dtype)  # (B N, D)
+    if layout == "NLC":
+        empty = alone.new_zeros(len(alone), backbone.prefix, D)  # what an average over patches leaves out
+        shaped = torch.cat([empty, alone[:, None]], dim=1)
+    else:
+        shaped = alone[:, None, None] if layout == "NHWC" else alone[:, :, None, None]
+    logits = model.forward_head(shaped)
+    return logits.view(B, Gh * Gw, -1).gather(2, target[:, None, None].expand(-1, Gh * Gw, 1)).view(B, Gh, Gw)  # type: ignore[no-any-return]
 
 
 def pooled_alone(backbone: Backbone, features: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ from typing import Any
 from torch import nn
 
 from trt_cam.backbone.anatomy import Backbone, Pooling, count_classes, unwrap
+from trt_cam.backbone.class_attention import class_attention
+from trt_cam.backbone.huggingface import huggingface_vit
+from trt_cam.backbone.spatial import OF_ANY, read_by_token, timm_spatial, trunk_stages
 from trt_cam.errors import InputError, UnsupportedModelError
-
-OF_ANY = frozenset({"features", "activation", "gradient", "forward", "replay"})
-"""What can be observed of every family; ``Backbone.gives``."""
 
 
 def describe(model: nn.Module) -> Backbone:
@@ -37,12 +37,12 @@ def describe(model: nn.Module) -> Backbone:
             return found
     raise UnsupportedModelError(
         f"no model family fits {type(inner).__name__}: needed a timm model (forward_features and forward_head) "
-        "or torchvision's VisionTransformer; pass one of these"
+        "a ViT, DeiT or DINOv2 of transformers, or torchvision's VisionTransformer; pass one of these"
     )
 
 
 def timm_transformer(model: Any) -> Backbone | None:
-    """ViT, DeiT, DeiT-III, DINOv2, SigLIP, hybrids (timm's VisionTransformer), EVA-02 and DINOv3 (Eva), BEiT."""
+    """ViT, DeiT, DINOv2, SigLIP, hybrids (timm's VisionTransformer), EVA-02 and DINOv3 (Eva), BEiT, relpos."""
     kinds = timm_kinds()
     family = next((name for name, kind in kinds.items() if isinstance(model, kind)), None)
     if family is None:
@@ -128,39 +128,14 @@ def torchvision_grid(model: Any, height: int, width: int) -> tuple[int, int]:
     return height // model.patch_size, width // model.patch_size
 
 
-def timm_spatial(model: nn.Module) -> Backbone | None:
-    """Any other timm model whose ``forward_features`` is a spatial map: CNNs, and hierarchical transformers."""
-    if not (hasattr(model, "forward_features") and hasattr(model, "forward_head") and hasattr(model, "num_features")):
-        return None
-    middle = conv_stages(model)
-    gives = OF_ANY | ({"classifier"} if count_classes(model) else set())
-    return Backbone(
-        model=model,
-        family="spatial",
-        pooling="avg",
-        layer="forward_features",
-        middle=middle,
-        gives=frozenset(gives | ({"middle"} if middle else set())),
-        channels_last=getattr(model, "output_fmt", "NCHW") == "NHWC",
-    )
-
-
-def conv_stages(model: nn.Module) -> tuple[str, ...]:
-    """The two stages before the last one of a CNN: middle features carry an object's extent, the last ones do not."""
-    for container in ("blocks", "stages", "layers"):
-        stages = getattr(model, container, None)
-        if isinstance(stages, (nn.Sequential, nn.ModuleList)) and len(stages) > 2:
-            return tuple(f"{container}.{index}" for index in (len(stages) - 3, len(stages) - 2))
-    return tuple(name for name in ("layer2", "layer3") if hasattr(model, name))
-
-
-def trunk_stages(model: nn.Module) -> tuple[str, ...]:
-    """The same of a hybrid's convolutional trunk, at ``patch_embed.trunk``; none for other transformers."""
-    trunk = getattr(getattr(model, "patch_embed", None), "trunk", None)
-    return tuple(f"patch_embed.trunk.{name}" for name in conv_stages(trunk)) if isinstance(trunk, nn.Module) else ()
-
-
-FAMILIES: tuple[Callable[[nn.Module], Backbone | None], ...] = (timm_transformer, torchvision_vit, timm_spatial)
+FAMILIES: tuple[Callable[[nn.Module], Backbone | None], ...] = (
+    timm_transformer,
+    torchvision_vit,
+    huggingface_vit,
+    class_attention,
+    read_by_token,
+    timm_spatial,
+)
 
 
 @lru_cache(maxsize=1)
@@ -169,8 +144,9 @@ def timm_kinds() -> dict[str, type[nn.Module]]:
     from timm.models.beit import Beit
     from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
+    from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 
-    return {"vit": VisionTransformer, "eva": Eva, "beit": Beit}
+    return {"vit": VisionTransformer, "eva": Eva, "beit": Beit, "relpos": VisionTransformerRelPos}
 
 
 def timm_pooling(model: nn.Module, pool: nn.Module | None) -> Pooling:

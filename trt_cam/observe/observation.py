@@ -39,6 +39,7 @@ class Observation:
     features : (B, D, Gh, Gw), what the classifier reads before pooling. With "features".
     middle : outputs of the backbone's middle layers, each (B, D, h, w). With "middle".
     output : what the model returned, where it returns more than logits.
+    layout : of what ``forward_features`` of a spatial model returned: "NCHW", "NHWC" or "NLC".
     head : a convolutional classifier over the features, in place of the model's own; None for most models.
     net : what is run for more forwards: the model, or a classifier around it.
     layers, layer : names of the layers under explanation, and the one that methods read now.
@@ -56,6 +57,7 @@ class Observation:
     features: Tensor | None = None
     middle: list[Tensor] = field(default_factory=list)
     output: Any = None
+    layout: str = "NCHW"
     head: Any = None
     net: Any = None
     layers: tuple[str, ...] = ()
@@ -193,7 +195,7 @@ class Observation:
         if self.head is not None:
             return self.head.maps(features, target[:, None])[:, 0]
         with quiet_pass(self.backbone.model, self.images):
-            return class_evidence(self.backbone, features, target)
+            return class_evidence(self.backbone, features, target, self.layout)
 
     def normed(self, tokens: Tensor) -> Tensor:
         """Tokens (B, S, D) after the model's last norm, the patches as (B, D, Gh, Gw)."""

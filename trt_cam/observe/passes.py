@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trt_cam.backbone import Backbone, unwrap
 from trt_cam.errors import InputError, UnsupportedModelError
 from trt_cam.observe.calls import AttentionCall, Handler, check_calls, hooked, intercept, query_rows
-from trt_cam.observe.layers import Layer, Reshape, first_tensor, resolve_layers
+from trt_cam.observe.layers import Layer, Reshape, channel_axis, first_tensor, resolve_layers
 from trt_cam.observe.observation import Observation
 from trt_cam.observe.quiet import check_images, check_placed, quiet_pass
 from trt_cam.observe.replay import Tail
@@ -99,8 +99,14 @@ def _layer(backbone: Backbone, name: str) -> nn.Module:
 def _observe_spatial(seen: Observation, images: Tensor, recorder: _Recorder) -> None:
     model: Any = seen.backbone.model
     features = model.forward_features(images)
-    width = model.num_features
-    if not isinstance(features, Tensor) or features.ndim != 4 or width not in (features.shape[1], features.shape[3]):
+    width, backbone = model.num_features, seen.backbone
+    is_map = isinstance(features, Tensor) and features.ndim == 4 and width in (features.shape[1], features.shape[3])
+    if isinstance(features, Tensor) and features.ndim == 3 and backbone.grid_of is not None:
+        seen.grid_size, seen.layout = backbone.grid_size(*images.shape[-2:]), "NLC"
+        is_map = features.shape[1] == backbone.prefix + seen.grid_size[0] * seen.grid_size[1]
+    elif is_map and channel_axis(features, backbone, (images.shape[-2], images.shape[-1])) == 3:
+        seen.layout = "NHWC"
+    if not is_map:
         raise UnsupportedModelError(
             f"a feature map (B, {width}, h, w) was needed from {type(model).__name__}.forward_features, got "
             f"{tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__}; "
@@ -132,8 +138,15 @@ def _observe_tokens(
         if "features" in needs:
             stack.enter_context(hooked(_layer(backbone, backbone.final), active, on_output=recorder.features))
         seen.output = run(images, **run_args)
-    seen.logits = seen.output if isinstance(seen.output, Tensor) else seen.output.logits
+    seen.logits = logits_of(seen.output)
     check_calls(backbone, recorder.made, backbone.prefix + seen.grid_size[0] * seen.grid_size[1])
+
+
+def logits_of(output: Any) -> Tensor:
+    """Logits (B, K) of what a model returned; of one without a classifier its first token, (B, D)."""
+    if isinstance(output, Tensor):
+        return output
+    return output.logits if hasattr(output, "logits") else output.last_hidden_state[:, 0]  # type: ignore[no-any-return]
 
 
 class _Recorder:
