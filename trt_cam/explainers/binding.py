@@ -18,7 +18,7 @@ from trt_cam.models.trt import TRTLocalizer
 from trt_cam.models.tscam import TSCAMNet
 from trt_cam.observe import Observation, check_images, observe, resolve_layers
 from trt_cam.ops.maps import minmax, resize
-from trt_cam.refine import affinity, spread
+from trt_cam.refine import refinement, spread
 
 ATTENTION = frozenset({"rows", "attention", "attention gradient"})
 SCORING = frozenset({"gradient", "attention gradient", "forward", "replay"})
@@ -100,7 +100,7 @@ class BoundExplainer:
         targets
             The same, by the name that pytorch-grad-cam gives it.
         refine
-            None, or a refinement such as "affinity".
+            None, "affinity" or "ncut".
         aug_smooth
             Mean of the maps in [0, 1] of six inputs: plain and mirrored, each times 0.9, 1 and 1.1; six forwards more.
         normalize
@@ -170,7 +170,7 @@ class BoundExplainer:
         """The same for one layer."""
         if refine is None:
             return self.explainer.grid(seen, target)
-        weights = affinity(seen.middle, seen.grid_size)
+        weights = refinement(refine, seen.middle, seen.grid_size)
 
         def spreading(seed: Tensor) -> Tensor:
             maps = seed.flatten(0, -3)  # (B or B T, Gh, Gw)
