@@ -284,7 +284,8 @@ def hooked(module: nn.Module, active: Active, on_input: Any = None, on_output: A
     ``on_input(args, kwargs)`` may return new (args, kwargs); ``on_output(output)`` may return a new output.
     """
 
-    def before(_: nn.Module, args: Any, kwargs: Any) -> Any:
+    def before(_: nn.Module, args: Any, kwargs: Any = None) -> Any:
+        # torch registers a hook before it notes that it takes kwargs: another thread may call it in between
         return on_input(args, kwargs) if active() else None
 
     def after(_: nn.Module, args: Any, output: Any) -> Any:
