@@ -252,7 +252,8 @@ def principal_map(weighted: Tensor, *, like: Tensor) -> Tensor:
     ----------
     weighted : (B, D, h, w)
     like : (B, h, w)
-        The result goes with it: their covariance is not negative.
+        The result goes with it: their covariance is not negative. Where they have none to speak of, the result's
+        largest absolute value is positive.
 
     Returns
     -------
@@ -268,5 +269,8 @@ def principal_map(weighted: Tensor, *, like: Tensor) -> Tensor:
     flat = centred.abs().amax(dim=(1, 2), keepdim=True) <= 1e-12 * x.abs().amax(dim=(1, 2), keepdim=True)
     map_ = (centred @ (direction / length.masked_fill(length == 0, 1.0))).masked_fill(flat, 0.0)[..., 0]  # (B, N)
     reference = like.flatten(1).double()
-    agreement = (map_ * (reference - reference.mean(dim=1, keepdim=True))).sum(dim=1, keepdim=True)
-    return torch.where(agreement < 0, -map_, map_).view_as(like).to(like.dtype)
+    reference = reference - reference.mean(dim=1, keepdim=True)
+    agreement = (map_ * reference).sum(dim=1, keepdim=True)
+    largest = map_.gather(1, map_.abs().argmax(dim=1, keepdim=True))
+    decided = agreement.abs() > 1e-3 * map_.norm(dim=1, keepdim=True) * reference.norm(dim=1, keepdim=True)
+    return torch.where(torch.where(decided, agreement, largest) < 0, -map_, map_).view_as(like).to(like.dtype)
