@@ -1,4 +1,4 @@
-"""Does an explainer keep the rules of this library? ``check_explainer`` says so, for built-in and foreign ones."""
+"""The checks of the conformance suite, each on one bound explainer."""
 
 from __future__ import annotations
 
@@ -13,20 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trt_cam.backbone import create_timm
 from trt_cam.errors import InputError, TrtCamError, UnsupportedModelError
 from trt_cam.explainers import BoundExplainer, Explainer, Explanation, create_explainer
+from trt_cam.testing.rules import ConformanceError, compare, need, same, state
 
 CLASSES, SIDE = 7, 64
 
 
-class ConformanceError(AssertionError):
-    """An explainer breaks a rule: which, what was needed, what came."""
-
-
 def tiny_models() -> Iterator[tuple[str, nn.Module]]:
     """Small timm models with random weights, one of each kind: class token, average of patches, CNN."""
-    import timm
-
     plain: dict[str, Any] = {"img_size": SIDE, "embed_dim": 48, "depth": 3, "num_heads": 3, "num_classes": CLASSES}
     kinds: dict[str, tuple[str, dict[str, Any]]] = {
         "class token": ("vit_tiny_patch16_224", plain),
@@ -36,7 +32,7 @@ def tiny_models() -> Iterator[tuple[str, nn.Module]]:
     with torch.random.fork_rng(devices=[]):
         for kind, (name, settings) in kinds.items():
             torch.manual_seed(0)
-            yield kind, timm.create_model(name, pretrained=False, **settings).eval()
+            yield kind, create_timm(name, pretrained=False, **settings).eval()
 
 
 def check_explainer(
@@ -111,21 +107,6 @@ class _Suite:
         )
 
 
-def need(holds: bool, what: str) -> None:
-    """Raise unless it holds."""
-    if not holds:
-        raise ConformanceError(what)
-
-
-def same(one: Tensor, other: Tensor, what: str) -> None:
-    """Equal up to the rounding of another batch size."""
-    need(
-        one.shape == other.shape, f"{what}: the same shape was needed, got {tuple(one.shape)} and {tuple(other.shape)}"
-    )
-    scale = max(float(other.abs().max()), 1e-12)
-    need(float((one - other).abs().max()) <= 1e-3 * scale, f"{what}: the same map was needed, got another")
-
-
 def _shape_and_type(suite: _Suite) -> None:
     found = suite.run()
     came = f"{tuple(found.grid.shape)} {found.grid.dtype}"
@@ -172,33 +153,6 @@ def _the_same_again(suite: _Suite) -> None:
     first, second = suite.run().grid, suite.run().grid
     need(bool(torch.equal(first, second)), "the same map from the same images was needed, got another")
     need(bool(torch.equal(before, torch.get_rng_state())), "torch's random state was needed as it was")
-
-
-def state(model: nn.Module) -> dict[str, Any]:
-    """All of a model that a method might leave behind."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    found: dict[str, Any] = {"grad mode": torch.is_grad_enabled()}
-    for name, module in model.named_modules():
-        found[f"mode of {name!r}"] = module.training
-        found[f"forward of {name!r}"] = "forward" in vars(module)
-        found[f"hooks of {name!r}"] = sum(len(getattr(module, kind)) for kind in hooks)
-        if hasattr(module, "fused_attn"):
-            found[f"fused_attn of {name!r}"] = module.fused_attn
-    for name, parameter in model.named_parameters():
-        found[f"grad of {name!r}"] = parameter.grad is None
-        found[f"requires_grad of {name!r}"] = parameter.requires_grad
-        found[f"values of {name!r}"] = float(parameter.detach().double().sum())
-    for name, buffer in model.named_buffers():
-        found[f"values of {name!r}"] = float(buffer.double().sum())
-    return found
-
-
-def compare(before: dict[str, Any], after: dict[str, Any], when: str) -> None:
-    """Raise for the first thing that changed."""
-    changed = [name for name in before if after.get(name) != before[name]] + [
-        name for name in after if name not in before
-    ]
-    need(not changed, f"the model as it was was needed {when}, but it changed: {', '.join(changed[:3])}")
 
 
 def _model_as_it_was(suite: _Suite) -> None:
