@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from trt_cam.errors import InputError, UnsupportedModelError
 from trt_cam.explainers import create_explainer
+from trt_cam.explainers.clustering import PCA, final_tokens, last_keys, seed_positive
 from trt_cam.ops.spectral import connected_region, normalised_cut
 
 METHODS = ("token-cut", "lost", "pca")
@@ -227,6 +229,38 @@ def test_a_cut_that_is_no_better_than_another_is_no_cut() -> None:
     assert found.tolist() == [False, False, True]
     assert not x[:2].any() and x[2].any()
     assert normalised_cut(torch.ones(1, 1, 1))[0].tolist() == [[0.0]]
+
+
+def test_of_equal_values_the_first_is_the_seed() -> None:
+    x, seed = seed_positive(torch.tensor([[0.5, -1.0, 0.2, 1 + 1e-12], [0.1, 0.3, -0.2, -0.4]]).double())
+    assert seed.tolist() == [1, 3]
+    assert x.sign().tolist() == [[-1, 1, -1, -1], [-1, -1, 1, 1]]
+
+
+def seen_of(features: Tensor, **more: Any) -> Any:
+    size = tuple(features.shape[-2:])
+    return SimpleNamespace(features=features, grid_size=size, to_grid=lambda row: row.unflatten(1, size), **more)
+
+
+def test_rounding_of_constant_features_is_no_structure() -> None:
+    noise = torch.randn(1, 5, 3, 3, generator=torch.Generator().manual_seed(0))
+    assert not final_tokens(seen_of(1 + 1e-7 * noise)).any()
+    assert final_tokens(seen_of(1 + 1e-3 * noise)).any()
+
+
+def test_the_sign_of_a_component_that_is_all_border() -> None:
+    features = torch.tensor([[[[1.0, 1.1], [1.2, -5.0]]]]).double()
+    for signed in (features, -features):
+        grid = PCA().grid(seen_of(signed), torch.zeros(1))
+        assert_same(grid, (features.mean() - features)[0])
+
+
+def test_keys_over_fewer_tokens_than_patches_are_no_keys_of_patches() -> None:
+    features, keys = torch.zeros(1, 5, 3, 3), torch.randn(1, 2, 10, 4)
+    for count, shown in ((10, True), (9, True), (4, False)):
+        call = SimpleNamespace(k=keys[:, :, :count])
+        assert (last_keys(seen_of(features, calls=[call])) is not None) == shown
+    assert last_keys(seen_of(features, calls=[])) is None
 
 
 def test_the_region_of_a_seed() -> None:

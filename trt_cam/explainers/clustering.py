@@ -57,8 +57,7 @@ class Grouping(Explainer):
         """The grid (B, Gh, Gw) of values and object's side (B, N); what the region leaves out is no evidence."""
         values = seen.to_grid(grid)
         if self.region == "component":
-            side = seen.to_grid(side)
-            values = torch.where(side & ~connected_region(side, seed), values.clamp(max=0), values)
+            values = torch.where(connected_region(seen.to_grid(side), seed), values, values.clamp(max=0))
         return narrow(seen, values)
 
     def source(self, seen: Observation) -> str:
