@@ -214,3 +214,58 @@ class TestOthers:
         pipe = f"{sys.executable} -m trt_cam models | head -1"
         done = subprocess.run(["bash", "-c", pipe], capture_output=True, text=True)
         assert (done.stdout, done.stderr) == ("trt-lite0\n", "")
+
+
+# ------------------------------------------------------------------------------------------------ options of methods
+
+
+def test_methods_lists_every_option_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    from trt_cam.explainers import get_explainer, list_explainers
+    from trt_cam.listing import meanings, options
+
+    assert main(["methods", "grad-cam++"]) == 0
+    text = capsys.readouterr().out
+    for word in ("target_layers = None", "reshape_transform = None", "eigen_smooth = False", "aug_smooth", "normalize"):
+        assert word in text
+    for name in list_explainers():
+        kind = get_explainer(name)
+        told = meanings(kind)
+        for option in options(kind):
+            assert len(told.get(option, "")) > 15, f"{name} says nothing of {option}"
+
+
+def test_set_gives_a_method_its_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], photo: Path) -> None:
+    common = ["localize", str(photo), "--method", "raw-attention", "--json"]
+    assert main(common) == 0
+    assert main([*common, "--set", "head_fusion=max", "--set", "start_block=2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] != lines[1]
+    for bad, said in (
+        ("head_fusion", "needs name=value"),
+        ("no_such=1", "its options: head_fusion, start_block"),
+        ("head_fusion=median", "must be one of mean, max, min"),
+    ):
+        assert main([*common, "--set", bad]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["localize", str(photo), "--set", "u=0.5"]) == 2
+    assert "name one with --method" in capsys.readouterr().err
+
+
+def test_compare_measures_faithfulness(tmp_path: Path, capsys: pytest.CaptureFixture[str], photo: Path) -> None:
+    out = tmp_path / "figure.png"
+    words = ["compare", str(photo), "--methods", "trt,rollout", "--set", "rollout.head_fusion=max", "--size", "96"]
+    assert main([*words, "--faithfulness", "--json", "--out", str(out)]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["method"] for line in lines] == ["trt", "rollout"]
+    for line in lines:
+        assert 0 <= line["faithfulness"]["deletion"] <= 1
+        assert set(line["faithfulness"]) == {
+            "insertion",
+            "deletion",
+            "average drop",
+            "average increase",
+            "max-sensitivity",
+        }
+    assert out.exists()
+    assert main([*words, "--set", "cam.x=1"]) == 2
+    assert "METHOD.NAME=VALUE of one of trt, rollout" in capsys.readouterr().err

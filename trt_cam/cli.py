@@ -76,6 +76,7 @@ def add_localize(commands: Any) -> None:
     parser = commands.add_parser("localize", help="find the object in photos: boxes, class, pictures")
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="files, folders or patterns")
     parser.add_argument("--method", default="auto", help="see `trt-cam methods`; auto takes the best that fits")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the method")
     parser.add_argument("--boxes", default="largest", help="largest, all_external or all")
     parser.add_argument("--out", metavar="DIR", help="write a picture for each photo there, or to one file.png")
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each photo")
@@ -89,6 +90,9 @@ def add_compare(commands: Any) -> None:
     parser = commands.add_parser("compare", help="explain one photo by several methods, side by side")
     parser.add_argument("photo", metavar="PHOTO")
     parser.add_argument("--methods", default="auto,grad-cam,raw-attention,rollout", help="separated by commas")
+    parser.add_argument("--set", action="append", default=[], metavar="METHOD.NAME=VALUE", help="an option of a method")
+    parser.add_argument("--faithfulness", action="store_true", help="how much the class depends on what is marked")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON for each method")
     parser.add_argument("--out", metavar="FILE", default="compare.png", help="the figure (default: %(default)s)")
     add_common(parser)
     parser.set_defaults(command=run_compare)
@@ -125,13 +129,13 @@ def run_localize(chosen: argparse.Namespace) -> int:
     """Each photo as a line, a picture or JSON, as it is done; what failed at the end."""
     quieten()
     from trt_cam.data.photos import expand_photos
+    from trt_cam.listing import with_settings
     from trt_cam.localization import iter_localize
 
+    method = with_settings(chosen.method, chosen.set)
     photos = expand_photos(chosen.photos)
     pictures = Pictures(chosen.out, photos) if chosen.out else None
-    found = iter_localize(
-        photos, method=chosen.method, boxes=chosen.boxes, batch_size=chosen.batch_size, **common(chosen)
-    )
+    found = iter_localize(photos, method=method, boxes=chosen.boxes, batch_size=chosen.batch_size, **common(chosen))
     failed = [line for result in progress(found, len(photos)) if (line := report(result, pictures, chosen.json))]
     if len(failed) > 1 or (failed and len(photos) > 1):
         complain(f"{len(failed)} of {len(photos)} photos failed:", kind="")
@@ -164,6 +168,7 @@ def run_compare(chosen: argparse.Namespace) -> int:
     """One figure, and a line per method."""
     quieten()
     from trt_cam.data.photos import load_photo
+    from trt_cam.listing import with_settings
     from trt_cam.report.comparison import compare
 
     try:
@@ -172,30 +177,34 @@ def run_compare(chosen: argparse.Namespace) -> int:
         complain(str(error))
         return FAILURE
     make_folder(Path(chosen.out).expanduser().parent)
-    methods = [name.strip() for name in chosen.methods.split(",") if name.strip()]
-    comparison = compare(photo, methods, out=chosen.out, **common(chosen))
+    names = [name.strip() for name in chosen.methods.split(",") if name.strip()]
+    for one in chosen.set:
+        if one.partition(".")[0] not in names:
+            raise InputError(f"--set needs METHOD.NAME=VALUE of one of {', '.join(names)}, got {one!r}")
+    methods = [
+        with_settings(name, [one.partition(".")[2] for one in chosen.set if one.partition(".")[0] == name])
+        for name in names
+    ]
+    comparison = compare(photo, methods, out=chosen.out, faithfulness=chosen.faithfulness, **common(chosen))
     for name, result in comparison.results.items():
-        say(f"{name}  {result.caption}  {' '.join(str(box) for box in result.boxes.tolist()) or 'no box'}")
+        scores = comparison.scores.get(name, {})
+        if chosen.json:
+            say(json.dumps(result.to_json() | ({"faithfulness": scores} if scores else {})))
+            continue
+        boxes = " ".join(str(box) for box in result.boxes.tolist()) or "no box"
+        say("  ".join([name, result.caption, boxes, *(f"{key} {value:.3f}" for key, value in scores.items())]))
     for name, why in comparison.refused.items():
         complain(why, kind=f"{name} left out: ")
-    say(f"-> {chosen.out}")
+    if not chosen.json:
+        say(f"-> {chosen.out}")
     return 0
 
 
 def run_methods(chosen: argparse.Namespace) -> int:
     """One line per method, or all about one."""
-    import inspect
+    from trt_cam.listing import description, summaries
 
-    from trt_cam.explainers import get_explainer, list_explainers
-
-    if chosen.name:
-        kind = get_explainer(chosen.name)
-        say(f"{kind.name}  (needs {', '.join(sorted(kind.requires))})\n\n{inspect.getdoc(kind)}")
-        return 0
-    names = list_explainers()
-    for name in names:
-        summary = (inspect.getdoc(get_explainer(name)) or "").split("\n\n")[0].replace("\n", " ").rstrip(":.")
-        say(f"{name:{max(map(len, names))}}  {summary}")
+    say(description(chosen.name) if chosen.name else "\n".join(summaries()))
     return 0
 
 

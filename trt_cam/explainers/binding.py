@@ -16,7 +16,7 @@ from trt_cam.explainers.base import Explainer, Explanation, Normalize
 from trt_cam.explainers.registry import get_explainer, list_explainers
 from trt_cam.models.trt import TRTLocalizer
 from trt_cam.models.tscam import TSCAMNet
-from trt_cam.observe import Observation, check_images, observe, resolve_layers
+from trt_cam.observe import Observation, check_images, forward, observe, resolve_layers
 from trt_cam.ops.maps import minmax, resize
 from trt_cam.refine import refinement, spread
 
@@ -220,6 +220,10 @@ class BoundExplainer:
             return seen.logits.detach()
         target = target if isinstance(target, Tensor) else None
         return observe(self.backbone, images, frozenset(), via=self.localizer, target=target).logits.detach()
+
+    def rank(self, images: Tensor) -> Tensor:
+        """Logits (n, K) that rank the classes of images (n, 3, H, W), a bounded number at a time."""
+        return forward(unwrap(self.model), images)
 
     @property
     def classes(self) -> int:

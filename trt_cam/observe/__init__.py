@@ -20,6 +20,7 @@ from trt_cam.observe.passes import observe as observe
 from trt_cam.observe.quiet import check_images as check_images
 from trt_cam.observe.quiet import quiet_pass as quiet_pass
 from trt_cam.observe.replay import chunks as chunks
+from trt_cam.observe.replay import forward as forward
 from trt_cam.observe.replay import image_bytes as image_bytes
 from trt_cam.observe.rewriting import rewrite_last_block as rewrite_last_block
 from trt_cam.observe.rewriting import run_masked as run_masked

@@ -16,7 +16,7 @@ from trt_cam.observe.calls import AttentionCall, Handler, check_calls, hooked, i
 from trt_cam.observe.layers import Layer, Reshape, channel_axis, first_tensor, resolve_layers
 from trt_cam.observe.observation import Observation
 from trt_cam.observe.quiet import check_images, check_placed, quiet_pass
-from trt_cam.observe.replay import Tail
+from trt_cam.observe.replay import Tail, logits_of
 from trt_cam.observe.scope import Active, watched
 
 
@@ -140,13 +140,6 @@ def _observe_tokens(
         seen.output = run(images, **run_args)
     seen.logits = logits_of(seen.output)
     check_calls(backbone, recorder.made, backbone.prefix + seen.grid_size[0] * seen.grid_size[1])
-
-
-def logits_of(output: Any) -> Tensor:
-    """Logits (B, K) of what a model returned; of one without a classifier its first token, (B, D)."""
-    if isinstance(output, Tensor):
-        return output
-    return output.logits if hasattr(output, "logits") else output.last_hidden_state[:, 0]  # type: ignore[no-any-return]
 
 
 class _Recorder:

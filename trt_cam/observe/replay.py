@@ -55,8 +55,7 @@ def forward(net: nn.Module, images: Tensor) -> Tensor:
     with quiet_pass(net, images) as images:
 
         def run(start: int, stop: int) -> Tensor:
-            output = net(images[start:stop])
-            return output if isinstance(output, Tensor) else output.logits  # type: ignore[no-any-return]
+            return logits_of(net(images[start:stop]))
 
         return torch.cat([_part(run, part) for part in chunks(len(images), image_bytes(images))])
 
@@ -111,8 +110,7 @@ class Tail:
         if self.block is None:
             many = images[image : image + 1].expand(len(raw), -1, -1, -1)
             with self.replaced(unwrap(model.get_submodule(self.layer)), raw):
-                output = model(many)
-            return output if isinstance(output, Tensor) else output.logits  # type: ignore[no-any-return]
+                return logits_of(model(many))
         x = raw
         if self.inside:
             args, kwargs = self.inputs[self.block]
@@ -135,3 +133,10 @@ class Tail:
 
         stack.enter_context(hooked(module, active, on_output=replace))
         return stack
+
+
+def logits_of(output: Any) -> Tensor:
+    """Logits (B, K) of what a model returned; of one without a classifier its first token, (B, D)."""
+    if isinstance(output, Tensor):
+        return output
+    return output.logits if hasattr(output, "logits") else output.last_hidden_state[:, 0]  # type: ignore[no-any-return]
