@@ -219,12 +219,12 @@ class TestOthers:
 # ------------------------------------------------------------------------------------------------ options of methods
 
 
-def test_methods_lists_every_option_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+def test_methods_lists_every_option_with_its_meaning(run: Run) -> None:
     from trt_cam.explainers import get_explainer, list_explainers
     from trt_cam.listing import meanings, options
 
-    assert main(["methods", "grad-cam++"]) == 0
-    text = capsys.readouterr().out
+    code, text, _ = run("methods", "grad-cam++")
+    assert code == 0
     for word in ("target_layers = None", "reshape_transform = None", "eigen_smooth = False", "aug_smooth", "normalize"):
         assert word in text
     for name in list_explainers():
@@ -234,38 +234,36 @@ def test_methods_lists_every_option_with_its_meaning(capsys: pytest.CaptureFixtu
             assert len(told.get(option, "")) > 15, f"{name} says nothing of {option}"
 
 
-def test_set_gives_a_method_its_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], photo: Path) -> None:
-    common = ["localize", str(photo), "--method", "raw-attention", "--json"]
-    assert main(common) == 0
-    assert main([*common, "--set", "head_fusion=max", "--set", "start_block=2"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] != lines[1]
+def test_set_gives_a_method_its_options(run: Run) -> None:
+    common = ["localize", PHOTO, "--method", "raw-attention", "--json"]
+    plain, other = run(*common), run(*common, "--set", "head_fusion=max", "--set", "start_block=2")
+    assert plain[0] == other[0] == 0
+    assert plain[1] != other[1]
     for bad, said in (
         ("head_fusion", "needs name=value"),
         ("no_such=1", "its options: head_fusion, start_block"),
         ("head_fusion=median", "must be one of mean, max, min"),
     ):
-        assert main([*common, "--set", bad]) == 2
-        assert said in capsys.readouterr().err
-    assert main(["localize", str(photo), "--set", "u=0.5"]) == 2
-    assert "name one with --method" in capsys.readouterr().err
+        code, _, err = run(*common, "--set", bad)
+        assert code == 2
+        assert said in err
+    code, _, err = run("localize", PHOTO, "--set", "u=0.5")
+    assert code == 2
+    assert "name one with --method" in err
 
 
-def test_compare_measures_faithfulness(tmp_path: Path, capsys: pytest.CaptureFixture[str], photo: Path) -> None:
+def test_compare_measures_faithfulness(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "figure.png"
-    words = ["compare", str(photo), "--methods", "trt,rollout", "--set", "rollout.head_fusion=max", "--size", "96"]
-    assert main([*words, "--faithfulness", "--json", "--out", str(out)]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["method"] for line in lines] == ["trt", "rollout"]
+    words = ["compare", PHOTO, "--methods", "grad-cam,rollout", "--set", "rollout.head_fusion=max"]
+    code, text, _ = run(*words, "--faithfulness", "--json", "--out", out)
+    assert code == 0
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["method"] for line in lines] == ["grad-cam", "rollout"]
+    names = {"insertion", "deletion", "average drop", "average increase", "max-sensitivity"}
     for line in lines:
+        assert set(line["faithfulness"]) == names
         assert 0 <= line["faithfulness"]["deletion"] <= 1
-        assert set(line["faithfulness"]) == {
-            "insertion",
-            "deletion",
-            "average drop",
-            "average increase",
-            "max-sensitivity",
-        }
     assert out.exists()
-    assert main([*words, "--set", "cam.x=1"]) == 2
-    assert "METHOD.NAME=VALUE of one of trt, rollout" in capsys.readouterr().err
+    code, _, err = run(*words, "--set", "cam.x=1")
+    assert code == 2
+    assert "METHOD.NAME=VALUE of one of grad-cam, rollout" in err

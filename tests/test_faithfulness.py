@@ -89,7 +89,7 @@ def test_pointing_game_and_energy() -> None:
 
 def test_max_sensitivity_is_captums() -> None:
     metrics = pytest.importorskip("captum.metrics", reason="needs the package captum")
-    _, images, _ = model_and_images()
+    images = model_and_images()[1][:1]
 
     def explain(x: Tensor) -> Tensor:
         return x.pow(3).mean(dim=1)

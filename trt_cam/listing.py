@@ -30,16 +30,10 @@ def description(name: str) -> str:
     text = (inspect.getdoc(kind) or "").split("\n\nParameters\n")[0]
     needs = ", ".join(sorted(kind.requires))
     told = meanings(kind)
-    lines = [
-        f"{kind.name}  (needs {needs})",
-        "",
-        text,
-        "",
-        "options, as --set name=value or create_explainer(..., name=value):",
-    ]
-    lines += [
-        f"  {option} = {default!r}\n      {told.get(option, '')}".rstrip() for option, default in options(kind).items()
-    ]
+    heading = "options, as --set name=value or create_explainer(..., name=value):"
+    lines = [f"{kind.name}  (needs {needs})", "", text, "", heading]
+    for option, default in options(kind).items():
+        lines.append(f"  {option} = {default!r}\n      {told.get(option, '')}".rstrip())
     call = doc_entries(inspect.getdoc(BoundExplainer.__call__) or "")
     lines += ["", "options of each call, explain(images, target, name=value):"]
     lines += [f"  {option}\n      {call[option]}" for option in CALL_OPTIONS]

@@ -198,15 +198,16 @@ def faithfulness(
     def forward(many: Tensor) -> Tensor:
         return explain.rank(many)  # type: ignore[no-any-return]
 
+    def small(many: Tensor) -> Tensor:
+        return explain(many, target, refine=refine).resize(found.grid_size)  # type: ignore[no-any-return]
+
     drop, increase = average_drop(forward, images, heat, target, batch_size=batch_size)
     result = {
         "insertion": insertion(forward, images, heat, target, steps=steps, batch_size=batch_size),
         "deletion": deletion(forward, images, heat, target, steps=steps, batch_size=batch_size),
         "average drop": drop,
         "average increase": increase,
-        "max-sensitivity": max_sensitivity(
-            lambda x: explain(x, target, refine=refine).resize(found.grid_size), images, samples=samples
-        ),
+        "max-sensitivity": max_sensitivity(small, images, samples=samples),
     }
     if boxes is not None:
         result |= {"pointing game": pointing_game(heat, boxes), "energy in box": energy_in_box(heat, boxes)}
