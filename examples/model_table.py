@@ -98,6 +98,8 @@ def cell(method: str, model: Any, images: Tensor, grid: list[int] | None) -> str
         alone = found if method in CHEAP else explain(images[1:], 4)  # theirs are made image by image anyway
     except TrtCamError as error:
         return f"refused: {error}"
+    except TimeoutError:
+        raise
     except Exception as error:
         return f"fault: {type(error).__name__}: {str(error)[:200]}"
     if grid is not None and list(found.grid_size) != grid:
@@ -134,6 +136,13 @@ def normal(tokens: Tensor) -> Tensor:
     return F.normalize(tokens - tokens.mean(dim=2, keepdim=True), dim=-1)
 
 
+LIMIT = 300  # seconds for one model
+
+
+def too_long(*_: Any) -> None:
+    raise TimeoutError
+
+
 def sweep(rows: Path, only: str | None, part: str) -> None:
     """Examine what is not yet in the file."""
     done = {json.loads(line)["module"] for line in rows.read_text().splitlines()} if rows.exists() else set()
@@ -141,9 +150,14 @@ def sweep(rows: Path, only: str | None, part: str) -> None:
     for number, (module, name) in enumerate(smallest().items()):
         if module in done or (only and module != only) or number % parts != index:
             continue
-        signal.alarm(600)
-        row = {"module": module, **examine(name)}
-        signal.alarm(0)
+        signal.alarm(LIMIT)
+        try:
+            row = {"module": module, **examine(name)}
+        except TimeoutError:
+            print(module, name, f"left out: more than {LIMIT} s")
+            continue
+        finally:
+            signal.alarm(0)
         with rows.open("a") as file:
             file.write(json.dumps(row) + "\n")
         faults = [f"{method}: {text}" for method, text in row["cells"].items() if text.startswith("fault")]
@@ -208,6 +222,7 @@ def main() -> None:
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    signal.signal(signal.SIGALRM, too_long)
     sweep(args.rows, args.only, args.part)
     if args.write:
         rows = [json.loads(line) for line in args.rows.read_text().splitlines()]

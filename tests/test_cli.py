@@ -235,10 +235,13 @@ def test_methods_lists_every_option_with_its_meaning(run: Run) -> None:
 
 
 def test_set_gives_a_method_its_options(run: Run) -> None:
+    from trt_cam.listing import with_settings
+
     common = ["localize", PHOTO, "--method", "raw-attention", "--json"]
-    plain, other = run(*common), run(*common, "--set", "head_fusion=max", "--set", "start_block=2")
-    assert plain[0] == other[0] == 0
-    assert plain[1] != other[1]
+    assert run(*common, "--set", "head_fusion=max", "--set", "start_block=2")[0] == 0
+    given = with_settings("raw-attention", ["head_fusion=max", "start_block=2"])
+    assert given.settings() == {"head_fusion": "max", "start_block": 2}
+    assert with_settings("rollout", []) == "rollout"
     for bad, said in (
         ("head_fusion", "needs name=value"),
         ("no_such=1", "its options: head_fusion, start_block"),

@@ -103,7 +103,7 @@ def test_max_sensitivity_is_captums() -> None:
         (images,),
         perturb_func=lambda x, radius: (x[0] + next(given),),
         n_perturb_samples=3,
-        max_examples_per_batch=2,
+        max_examples_per_batch=1,
     )
     found = max_sensitivity(explain, images, radius=0.1, samples=3, seed=7)
     np.testing.assert_allclose(found, theirs, rtol=1e-6)

@@ -16,11 +16,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from trt_cam import errors as errors
+    from trt_cam import testing as testing
     from trt_cam.explainers import Explainer as Explainer
     from trt_cam.explainers import Explanation as Explanation
     from trt_cam.explainers import create_explainer as create_explainer
     from trt_cam.explainers import list_explainers as list_explainers
     from trt_cam.explainers import register_explainer as register_explainer
+    from trt_cam.explainers import register_foreign as register_foreign
+    from trt_cam.explainers import register_function as register_function
     from trt_cam.localization import Localization as Localization
     from trt_cam.localization import localize as localize
     from trt_cam.models.heads import TPSM as TPSM
@@ -41,6 +44,8 @@ _HOMES = {
     "create_explainer": "trt_cam.explainers",
     "list_explainers": "trt_cam.explainers",
     "register_explainer": "trt_cam.explainers",
+    "register_foreign": "trt_cam.explainers",
+    "register_function": "trt_cam.explainers",
     "Explainer": "trt_cam.explainers",
     "Explanation": "trt_cam.explainers",
     "TRTLocalizer": "trt_cam.models.trt",
@@ -51,7 +56,7 @@ _HOMES = {
     "boxes_from_map": "trt_cam.ops.boxes",
     "box_iou": "trt_cam.ops.boxes",
 }
-_MODULES = ("errors",)
+_MODULES = ("errors", "testing")
 
 __all__ = [
     "TPSM",
@@ -71,6 +76,9 @@ __all__ = [
     "masked_attention",
     "overlay",
     "register_explainer",
+    "register_foreign",
+    "register_function",
+    "testing",
 ]
 
 

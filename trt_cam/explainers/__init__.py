@@ -14,6 +14,8 @@ from trt_cam.explainers.base import Explainer as Explainer
 from trt_cam.explainers.base import Explanation as Explanation
 from trt_cam.explainers.binding import BoundExplainer as BoundExplainer
 from trt_cam.explainers.binding import create_explainer as create_explainer
+from trt_cam.explainers.functions import register_foreign as register_foreign
+from trt_cam.explainers.functions import register_function as register_function
 from trt_cam.explainers.registry import get_explainer as get_explainer
 from trt_cam.explainers.registry import list_explainers as list_explainers
 from trt_cam.explainers.registry import register_explainer as register_explainer

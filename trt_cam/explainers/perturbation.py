@@ -25,8 +25,10 @@ class ChannelMethod(Explainer):
     channels
         None for all D, or how many are tried: those of the largest mean absolute activation; the others get no weight.
         An approximation, the faster the fewer.
-    target_layers, reshape_transform
-        As in grad-cam.
+    target_layers
+        Layers of the model, by dotted name or as modules, in place of the default; their maps are averaged.
+    reshape_transform
+        From a layer's output to (B, D, h, w); never needed, the layout is derived.
     """
 
     requires = frozenset({"activation", "forward"})
