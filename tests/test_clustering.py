@@ -232,7 +232,7 @@ def test_a_cut_that_is_no_better_than_another_is_no_cut() -> None:
 
 
 def test_of_equal_values_the_first_is_the_seed() -> None:
-    x, seed = seed_positive(torch.tensor([[0.5, -1.0, 0.2, 1 + 1e-12], [0.1, 0.3, -0.2, -0.4]]).double())
+    x, seed = seed_positive(torch.tensor([[0.5, -1.0, 0.2, 1 + 1e-12], [0.1, 0.3, -0.2, -0.4]], dtype=torch.float64))
     assert seed.tolist() == [1, 3]
     assert x.sign().tolist() == [[-1, 1, -1, -1], [-1, -1, 1, 1]]
 

@@ -12,7 +12,7 @@ from trt_cam.backbone import describe
 from trt_cam.errors import InputError
 from trt_cam.explainers import create_explainer
 from trt_cam.ops.spectral import biased_cut
-from trt_cam.refine import affinity, ncut, spread
+from trt_cam.refine import affinity, ncut, refinement, spread
 
 
 def test_affinity_by_pairs(rng: np.random.Generator) -> None:
@@ -128,3 +128,5 @@ def test_the_cut_after_any_method(method: str, name: str) -> None:
 def test_unknown_refinement() -> None:
     with pytest.raises(InputError, match="refine must be None or one of affinity, ncut, got 'blur'"):
         create_explainer("cam", FAMILIES["vit"]())(torch.randn(1, 3, 64, 64), 1, refine="blur")
+    with pytest.raises(InputError, match="got 'blur'"):
+        refinement("blur", [torch.ones(1, 2, 2, 2)], (2, 2))
