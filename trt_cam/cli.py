@@ -103,7 +103,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="a timm name, a folder or hf-hub:owner/name (default: the embedded model)")
     parser.add_argument("--target", help="class name or index to look for (default: the predicted class)")
     parser.add_argument("--threshold", type=float, metavar="SHARE", help="of the map's maximum, in [0, 1)")
-    parser.add_argument("--refine", default="default", help="default (the model's own), affinity or none")
+    parser.add_argument("--refine", default="default", help="default (the model's own), affinity, ncut or none")
     parser.add_argument("--fit", default="squash", help="squash, pad or crop")
     parser.add_argument("--size", type=int, metavar="PIXELS", help="of the model's input (default: its own)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")

@@ -46,7 +46,7 @@ def localize(
         "auto" takes ``trt`` for a model with TRT heads, else ``trt-free``, else ``grad-cam``; the result says which.
     target : None, class index, class name, or one of them per photo
         None is the class that the model predicts.
-    refine : "default", "affinity" or None
+    refine : "default", "affinity", "ncut" or None
         "default" is what a TRT model's configuration says of its own method, and None for everything else.
     threshold : in [0, 1)
         Share of the maximum above which a pixel belongs to the object; None is the model's own for this method.

@@ -97,7 +97,7 @@ def compare(
         in the result, unless it is all.
     model, target
         As in `localize`; the target of None is the class that the first method's forward predicts, for all.
-    refine : "default", "affinity" or None
+    refine : "default", "affinity", "ncut" or None
         For each method; None shows the methods as they are.
     out
         Where to write the figure, if anywhere.
