@@ -53,9 +53,9 @@ def register_foreign(
 ) -> Decorator:
     """Decorator: a function ``f(model, images, target, *, setting=default) -> (B, h, w)`` becomes an explainer.
 
-    For methods of other packages. The function may do to the model as it likes: it gets a copy in eval mode that
-    shares the weights' memory, whose hooks, modes and gradients are its own. Gradients are enabled, random numbers
-    (torch's, numpy's, Python's) are seeded with 0 and put back, and one such function runs at a time.
+    For methods of other packages. The function may do to the model as it likes, except for writing into its weights:
+    it gets a copy in eval mode that shares their memory, while hooks, modes and gradients are its own. Gradients are
+    enabled, random numbers (torch's, numpy's, Python's) are seeded with 0 and put back, one function runs at a time.
 
     Parameters
     ----------
@@ -126,14 +126,11 @@ class ForeignExplainer(FunctionExplainer):
 
 
 def stand_in(model: nn.Module) -> nn.Module:
-    """A copy in eval mode that shares the memory of parameters and buffers, and nothing else."""
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for tensor in [*module._parameters.values(), *module._buffers.values(), *vars(module).values()]:
-            if isinstance(tensor, nn.Parameter):
-                memo[id(tensor)] = nn.Parameter(tensor.detach(), requires_grad=tensor.requires_grad)
-            elif isinstance(tensor, Tensor):
-                memo[id(tensor)] = tensor.detach()
+    """A copy in eval mode that shares the memory of the weights, and nothing else."""
+    memo: dict[int, Any] = {
+        id(weights): nn.Parameter(weights.detach(), requires_grad=weights.requires_grad)
+        for weights in model.parameters()
+    }
     return copy.deepcopy(model, memo).eval()
 
 
@@ -172,6 +169,11 @@ def _registered(
     base: type[FunctionExplainer], name: str, function: Callable[..., Any], facts: dict[str, Any]
 ) -> type[Explainer]:
     """The class for a function. It stands under the function's name, so that its instances can be pickled."""
+    if not callable(function) or not hasattr(function, "__name__"):
+        raise InputError(f"a function was needed for {name!r}, got {function!r}; for a class: register_explainer")
+    clash = [setting for setting in [*inspect.signature(function).parameters][base.given :] if hasattr(base, setting)]
+    if clash:
+        raise InputError(f"settings of {name!r} need other names than an explainer's own, got {', '.join(clash)}")
     names = {"__module__": function.__module__, "__qualname__": function.__qualname__, "__doc__": function.__doc__}
     cls = type(function.__name__, (base,), {**facts, **names, "name": name, "function": staticmethod(function)})
     return register_explainer(cls)
