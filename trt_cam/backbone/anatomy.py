@@ -130,8 +130,8 @@ def class_evidence(backbone: Backbone, features: Tensor, target: Tensor, layout:
     (B, Gh, Gw)
         Logit of ``target`` at each position, bias included.
     """
-    if backbone.family == "spatial":
-        return head_evidence(backbone, features, target, layout)
+    if backbone.family in ("spatial", "encoder"):
+        return head_evidence(backbone, features, target, "NLC" if backbone.family == "encoder" else layout)
     heads = classifiers(backbone.model)
     if not heads:
         raise UnsupportedModelError(

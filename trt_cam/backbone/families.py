@@ -8,10 +8,19 @@ from typing import Any
 
 from torch import nn
 
-from trt_cam.backbone.anatomy import Backbone, Pooling, count_classes, unwrap
+from trt_cam.backbone.anatomy import Backbone, count_classes, unwrap
 from trt_cam.backbone.class_attention import class_attention
 from trt_cam.backbone.huggingface import huggingface_vit
-from trt_cam.backbone.spatial import OF_ANY, read_by_token, timm_spatial, trunk_stages
+from trt_cam.backbone.spatial import OF_ANY, timm_spatial, trunk_stages
+from trt_cam.backbone.tokens import (
+    OF_ATTENTION,
+    attention_modules,
+    before_attention,
+    encoder_vit,
+    naflex_vit,
+    read_by_token,
+    timm_pooling,
+)
 from trt_cam.errors import InputError, UnsupportedModelError
 
 
@@ -48,15 +57,15 @@ def timm_transformer(model: Any) -> Backbone | None:
     if family is None:
         return None
     blocks = tuple(unwrap(block) for block in model.blocks)
-    attentions = tuple(getattr(block, "attn", None) for block in blocks)
-    if not blocks or not all(isinstance(attention, nn.Module) for attention in attentions):
+    if not blocks:
         return None
+    attentions = attention_modules(blocks)
     pool = getattr(model, "attn_pool", None)
-    pooling = timm_pooling(model, pool)
-    class_token = getattr(model, "cls_token", None) is not None and pooling == "token"
+    cls_token = getattr(model, "cls_token", None)
+    pooling = timm_pooling(model, pool, cls_token)
+    class_token = cls_token is not None and pooling == "token"
     last = len(blocks) - 1
-    before_attention = pooling == "token" and hasattr(blocks[last], "norm1")
-    gives = {*OF_ANY, "rows", "attention", "keys", "attention gradient", "tokens", "middle"}
+    gives = {*OF_ANY, "middle"} | ({*OF_ATTENTION, "tokens"} if attentions else set())
     if class_token:
         gives.add("class token")
     if count_classes(model):
@@ -65,11 +74,11 @@ def timm_transformer(model: Any) -> Backbone | None:
         model=model,
         family=family,
         blocks=blocks,
-        attentions=tuple(unwrap(attention) for attention in attentions),  # type: ignore[arg-type]
+        attentions=attentions,
         pool=pool,
         prefix=int(model.num_prefix_tokens),
         pooling=pooling,
-        layer=f"blocks.{last}.norm1" if before_attention else f"blocks.{last}",
+        layer=before_attention(blocks, "blocks") if pooling == "token" else f"blocks.{last}",
         final="norm",
         middle=trunk_stages(model) or (f"blocks.{2 * len(blocks) // 3 - 1}", f"blocks.{last - 1}"),
         gives=frozenset(gives),
@@ -101,7 +110,7 @@ def torchvision_vit(model: Any) -> Backbone | None:
     if type(model).__name__ != "VisionTransformer" or not hasattr(model, "encoder") or not hasattr(model, "conv_proj"):
         return None
     blocks = tuple(model.encoder.layers)
-    gives = {*OF_ANY, "rows", "attention", "keys", "attention gradient", "middle", "class token", "classifier"}
+    gives = {*OF_ANY, *OF_ATTENTION, "middle", "class token", "classifier"}
     return Backbone(
         model=model,
         family="torchvision-vit",
@@ -133,6 +142,8 @@ FAMILIES: tuple[Callable[[nn.Module], Backbone | None], ...] = (
     torchvision_vit,
     huggingface_vit,
     class_attention,
+    naflex_vit,
+    encoder_vit,
     read_by_token,
     timm_spatial,
 )
@@ -147,15 +158,3 @@ def timm_kinds() -> dict[str, type[nn.Module]]:
     from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 
     return {"vit": VisionTransformer, "eva": Eva, "beit": Beit, "relpos": VisionTransformerRelPos}
-
-
-def timm_pooling(model: nn.Module, pool: nn.Module | None) -> Pooling:
-    """What timm's head reads: an attention pool, the class token, or an average of patch tokens."""
-    if pool is not None:
-        return "map"
-    named = getattr(model, "global_pool", "")
-    if named == "token":
-        return "token" if getattr(model, "cls_token", None) is not None else "avg"
-    if named:
-        return "avg"
-    return "token" if getattr(model, "cls_token", None) is not None else "none"

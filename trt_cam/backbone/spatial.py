@@ -1,4 +1,4 @@
-"""Models without attention rows of their own: maps at the end of ``forward_features``, or read by a class token."""
+"""Models without attention rows of their own: a map, or its tokens, at the end of ``forward_features``."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from trt_cam.errors import InputError, UnsupportedModelError
 OF_ANY = frozenset({"features", "activation", "gradient", "forward", "replay"})
 """What can be observed of most families; ``Backbone.gives``."""
 
-BRANCHED = frozenset({"CrossVit", "CoaT"})
-"""Transformers whose classifier reads several grids: no one map stands for the model."""
+SEVERAL_GRIDS = frozenset({"CrossVit", "CoaT", "EfficientViM", "EfficientViMDistilled"})
+"""Models whose classifier reads several grids: no one map stands for the model."""
+
+HEADLESS = frozenset({"DeepseekVitEncoder", "Qwen3VitEncoder", "Gemma4VitEncoder", "MobileNetV5Encoder"})
+"""Encoders of language models: their ``forward_head`` only raises."""
 
 
 def reduced_grid(model: Any, height: int, width: int) -> tuple[int, int]:
@@ -30,46 +33,19 @@ def reduced_grid(model: Any, height: int, width: int) -> tuple[int, int]:
     return -(-height // step), -(-width // step)
 
 
-def read_by_token(model: Any) -> Backbone | None:
-    """Other timm transformers whose classifier reads a class token: ConViT, TNT, PiT, MViTv2's, parallel blocks.
-
-    Gradients of a layer are what can be had of them: the input of the last attention where it has a norm, else the
-    output of the block before the last.
-    """
-    if not (hasattr(model, "forward_features") and hasattr(model, "feature_info")):
-        return None
-    token = getattr(model, "global_pool", "") == "token" and getattr(model, "cls_token", None) is not None
-    if not token or type(model).__name__ in BRANCHED:
-        return None
-    places = [("blocks", "blocks"), ("stages", "stages.{}.blocks"), ("transformers", "transformers.{}.blocks")]
-    name, path = next((place for place in places if hasattr(model, place[0])), ("", ""))
-    stages = getattr(model, name, ())
-    path = path.format(len(stages) - 1)
-    blocks = model.get_submodule(path) if stages else ()
-    last = len(blocks) - 1
-    if last < 1:
-        return None
-    norm = next((one for one in ("norm1", "norm_out", "in_norm") if hasattr(blocks[last], one)), None)
-    prefix = getattr(model, "num_prefix_tokens", None) or int(model.cls_token.shape[1])
-    return Backbone(
-        model=model,
-        family="class-token",
-        prefix=prefix,
-        pooling="token",
-        layer=f"{path}.{last - 1}" if norm is None else f"{path}.{last}.{norm}",
-        gives=OF_ANY - {"features"},
-        grid_of=partial(reduced_grid, model),
-    )
-
-
 def timm_spatial(model: nn.Module) -> Backbone | None:
     """Any other timm model whose ``forward_features`` is a map or its tokens: CNNs, and hierarchical transformers."""
     if not (hasattr(model, "forward_features") and hasattr(model, "forward_head") and hasattr(model, "num_features")):
         return None
-    if type(model).__name__ in BRANCHED:
+    if type(model).__name__ in SEVERAL_GRIDS:
         raise UnsupportedModelError(
             f"a model with one grid of patches was needed, but the classifier of {type(model).__name__} reads several; "
             "use a plain or hierarchical timm transformer, or a CNN"
+        )
+    if type(model).__name__ in HEADLESS:
+        raise UnsupportedModelError(
+            f"a model whose forward_head pools its features was needed, but {type(model).__name__} is an encoder "
+            "without one; use its timm model with a classifier"
         )
     middle = conv_stages(model)
     gives = OF_ANY | ({"classifier"} if count_classes(model) else set())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trt_cam.backbone import Backbone, unwrap
-from trt_cam.errors import InputError, UnsupportedModelError
+from trt_cam.errors import InputError, TrtCamError, UnsupportedModelError
 from trt_cam.observe.calls import AttentionCall, Handler, check_calls, hooked, intercept, query_rows
 from trt_cam.observe.layers import Layer, Reshape, channel_axis, first_tensor, resolve_layers
 from trt_cam.observe.observation import Observation
@@ -69,6 +69,7 @@ def observe(
         for name in layers if "replay" in needs else ():
             seen.tails[name] = Tail(backbone, name)
             seen.tails[name].record(stack, active)
+        stack.enter_context(_taken(backbone.model, images))
         if backbone.family == "spatial":
             _observe_spatial(seen, images, recorder)
         else:
@@ -94,6 +95,24 @@ CALLS = frozenset({"rows", "attention", "keys", "attention gradient"})
 
 def _layer(backbone: Backbone, name: str) -> nn.Module:
     return unwrap(backbone.model.get_submodule(name))  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _taken(model: Any, images: Tensor) -> Iterator[None]:
+    """Say which size a model takes, where its forward fails on images of another size than it was made for."""
+    made_for = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    made_for = made_for or getattr(model, "pretrained_cfg", {}).get("input_size", (0, 0))[-2:]
+    try:
+        yield
+    except (AssertionError, IndexError, RuntimeError, ValueError) as problem:
+        given, said = (images.shape[-2], images.shape[-1]), " ".join(str(problem).split())
+        known = isinstance(made_for, (tuple, list)) and tuple(made_for) not in ((0, 0), given)
+        if not known or isinstance(problem, (TrtCamError, torch.cuda.OutOfMemoryError)):
+            raise
+        raise InputError(
+            f"images of a size that {type(model).__name__} takes, as {made_for[0]} x {made_for[1]} pixels, were "
+            f"needed, got {given[0]} x {given[1]} ({said or type(problem).__name__}); resize them"
+        ) from problem
 
 
 def _observe_spatial(seen: Observation, images: Tensor, recorder: _Recorder) -> None:
