@@ -53,7 +53,7 @@ class LayerMethod(Explainer):
     def grid(self, seen: Observation, target: Any) -> Tensor:
         weighted = self.weighted(*seen.gradient(target))
         total = weighted.sum(dim=1)
-        return principal_map(weighted, like=total) if self.eigen_smooth else total
+        return principal_map(weighted) if self.eigen_smooth else total
 
     def source(self, seen: Observation) -> str:
         return "the gradient of the target"
@@ -133,7 +133,7 @@ class SmoothGradCAMPlusPlus(LayerMethod):
             moments = [total + power for total, power in zip(moments, powers, strict=True)] if moments else powers
         weighted = plus_plus(seen.activation(), *moments)
         total = weighted.sum(dim=1)
-        return principal_map(weighted, like=total) if self.eigen_smooth else total
+        return principal_map(weighted) if self.eigen_smooth else total
 
 
 @register_explainer
@@ -245,15 +245,16 @@ def plus_plus(activation: Tensor, first: Tensor, second: Tensor, third: Tensor) 
     return (alpha * first.relu()).sum(dim=(2, 3), keepdim=True) * activation
 
 
-def principal_map(weighted: Tensor, *, like: Tensor) -> Tensor:
+def principal_map(weighted: Tensor, *, like: Tensor | None = None) -> Tensor:
     """Projection of channels on the first principal component of their positions.
 
     Parameters
     ----------
     weighted : (B, D, h, w)
-    like : (B, h, w)
-        The result goes with it: their covariance is not negative. Where they have none to speak of, the result's
-        largest absolute value is positive.
+    like : (B, h, w), None for the sum over channels
+        The result goes with it: their covariance is not negative. Where they have none to speak of, or the channels
+        cancel out (as at a LayerNorm's input, whose gradient is orthogonal to it), the result's largest absolute value
+        is positive.
 
     Returns
     -------
@@ -268,9 +269,12 @@ def principal_map(weighted: Tensor, *, like: Tensor) -> Tensor:
     length = direction.norm(dim=1, keepdim=True)
     flat = centred.abs().amax(dim=(1, 2), keepdim=True) <= 1e-12 * x.abs().amax(dim=(1, 2), keepdim=True)
     map_ = (centred @ (direction / length.masked_fill(length == 0, 1.0))).masked_fill(flat, 0.0)[..., 0]  # (B, N)
-    reference = like.flatten(1).double()
+    reference = (x.sum(dim=2) if like is None else like.flatten(1)).double()
+    cancelled = reference.norm(dim=1, keepdim=True) <= 1e-5 * x.abs().sum(dim=2).norm(dim=1, keepdim=True)
     reference = reference - reference.mean(dim=1, keepdim=True)
     agreement = (map_ * reference).sum(dim=1, keepdim=True)
     largest = map_.gather(1, map_.abs().argmax(dim=1, keepdim=True))
     decided = agreement.abs() > 1e-3 * map_.norm(dim=1, keepdim=True) * reference.norm(dim=1, keepdim=True)
-    return torch.where(torch.where(decided, agreement, largest) < 0, -map_, map_).view_as(like).to(like.dtype)
+    decided &= ~cancelled if like is None else True
+    signed = torch.where(torch.where(decided, agreement, largest) < 0, -map_, map_)
+    return signed.view(-1, *weighted.shape[-2:]).to(weighted.dtype)
