@@ -162,13 +162,13 @@ def test_rise_is_the_papers_sum_and_finds_what_counts() -> None:
 
         def __init__(self) -> None:
             super().__init__()
-            self.scale = nn.Parameter(torch.tensor(0.5))
+            self.scale = nn.Parameter(torch.tensor(4.0))
 
         def forward_features(self, x: Tensor) -> Tensor:
             return nn.functional.avg_pool2d(x, 8)
 
         def forward_head(self, x: Tensor) -> Tensor:
-            bright = self.scale * x[:, :, :4, :4].mean((1, 2, 3))
+            bright = self.scale * (x[:, :, :4, :4].mean((1, 2, 3)) - 0.5)
             return torch.stack([bright, -bright], dim=1)
 
         def forward(self, x: Tensor) -> Tensor:
@@ -208,6 +208,8 @@ def test_channels_is_an_approximation_by_the_strongest() -> None:
         ("occlusion", {"window": -3}, "window must be None"),
         ("rise", {"p": 1.0}, "p must be between 0 and 1"),
         ("rise", {"masks": 0}, "masks must be an integer"),
+        ("occlusion", {"baseline": float("nan")}, "baseline must be a finite number"),
+        ("occlusion", {"baseline": "mean"}, "baseline must be a finite number"),
     ],
 )
 def test_bad_settings(method: str, settings: dict[str, object], said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -39,6 +40,8 @@ class Occlusion(Explainer):
         for name, pixels in (("window", window), ("stride", stride)):
             if pixels is not None and (isinstance(pixels, bool) or not isinstance(pixels, int) or pixels < 1):
                 raise InputError(f"{name} must be None, or an integer of at least 1, in pixels, got {pixels!r}")
+        if isinstance(baseline, bool) or not isinstance(baseline, (int, float)) or not math.isfinite(baseline):
+            raise InputError(f"baseline must be a finite number, in normalised units, got {baseline!r}")
         self.window, self.stride, self.baseline = window, stride, baseline
 
     def grid(self, seen: Observation, target: Any) -> Tensor:
