@@ -188,10 +188,13 @@ class Truth:
             logits = torch.stack([self.model.forward_head(x) for x in shaped], dim=1)  # (B, N, K)
         else:
             tokens = self.normed[:, -self.N :].detach()
-            if self.pooling == "map" or not all(isinstance(head, nn.Linear) for head in heads):
+            if self.pooling == "map":  # the pool and what follows, of one token alone
+                logits = self.model.forward_head(tokens.flatten(0, 1)[:, None]).view(*tokens.shape[:2], -1)
+            elif all(isinstance(head, nn.Linear) for head in heads):
+                after = getattr(self.model, "fc_norm", nn.Identity())
+                logits = sum(after(tokens) @ head.weight.T + head.bias for head in heads) / len(heads)
+            else:
                 raise LookupError("not linear")
-            after = getattr(self.model, "fc_norm", nn.Identity())
-            logits = sum(after(tokens) @ head.weight.T + head.bias for head in heads) / len(heads)
         return (
             logits.gather(2, self.target[:, None, None].expand(-1, self.N, 1))[..., 0].unflatten(1, self.grid).detach()
         )

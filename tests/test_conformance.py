@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -9,11 +12,13 @@ import torch
 from families import FAMILIES, image_size
 from torch import Tensor, nn
 
-from trt_cam.errors import UnsupportedModelError
+from trt_cam.errors import InputError, UnsupportedModelError
 from trt_cam.explainers import Explainer, create_explainer, list_explainers
+from trt_cam.explainers.asked import resolve_asked
 from trt_cam.models.trt import TRTLocalizer
 from trt_cam.observe import Observation
-from trt_cam.testing import ConformanceError, check_explainer
+from trt_cam.testing import ConformanceError, check_explainer, tiny_models
+from trt_cam.testing.checks import CHECKS, refused
 
 SMALL: dict[str, dict[str, Any]] = {
     "score-cam": {"channels": 3},
@@ -73,7 +78,7 @@ class Good(Explainer):
 
 
 def test_a_method_of_ones_own_passes() -> None:
-    assert len(check_explainer(Good, calls=5)) == 36
+    assert len(check_explainer(Good, calls=5)) == 39
 
 
 class Flattened(Good):
@@ -134,33 +139,239 @@ class Divides(Good):
         return super().grid(seen, target) / (seen.images.abs().amax() > 0)
 
 
-class Careless(Good):
+class OnMeta(Good):
     def grid(self, seen: Observation, target: Any) -> Tensor:
+        return super().grid(seen, target).to("meta")
+
+
+class ReadsMemory(Good):
+    """Takes a target for a row of memory, which that of (B, T) is not."""
+
+    requires = frozenset({"features", "classifier"})
+    class_specific = True
+
+    def grid(self, seen: Observation, target: Any) -> Tensor:
+        assert seen.features is not None
+        return seen.class_map(seen.features, target) * (1 if target.is_contiguous() else 2)
+
+
+class FirstCallable(Good):
+    requires = frozenset({"features", "gradient"})
+    class_specific = True
+
+    def grid(self, seen: Observation, target: Any) -> Tensor:
+        activation, gradient = seen.gradient(target)
+        return (activation * gradient).sum(dim=1) * (2 if isinstance(target, list) else 1)
+
+
+class ImagesChanged(Good):
+    def grid(self, seen: Observation, target: Any) -> Tensor:
+        grid = super().grid(seen, target)
+        seen.images.add_(1e-6)
+        return grid
+
+
+class HoldsData(Good):
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def grid(self, seen: Observation, target: Any) -> Tensor:
+        self.seen += 1
         return super().grid(seen, target)
 
+
+class Swallows(Good):
+    """Runs the model once more, and takes any failure for an empty map."""
+
+    def grid(self, seen: Observation, target: Any) -> Tensor:
+        try:
+            seen.forward(seen.images)
+        except Exception:
+            return torch.zeros_like(super().grid(seen, target))
+        return super().grid(seen, target)
+
+
+class LeavesAHook(Good):
+    """Its own hook is left where the second forward fails."""
+
+    def grid(self, seen: Observation, target: Any) -> Tensor:
+        handle = seen.backbone.model.register_forward_hook(lambda *_: None)
+        seen.forward(seen.images)
+        handle.remove()
+        return super().grid(seen, target)
+
+
+class Frozen(Good):
+    def grid(self, seen: Observation, target: Any) -> Tensor:
+        seen.backbone.model.requires_grad_(False)
+        return super().grid(seen, target)
+
+
+class ForgetsGradients(Good):
+    def grid(self, seen: Observation, target: Any) -> Tensor:
+        seen.backbone.model.zero_grad()
+        return super().grid(seen, target)
+
+
+class Marks(Good):
+    def grid(self, seen: Observation, target: Any) -> Tensor:
+        seen.backbone.model.explained = True
+        return super().grid(seen, target)
+
+
+class SetsAFlag(Good):
+    def grid(self, seen: Observation, target: Any) -> Tensor:
+        torch.use_deterministic_algorithms(True)
+        return super().grid(seen, target)
+
+
+class Writes(Good):
+    def grid(self, seen: Observation, target: Any) -> Tensor:
+        next(seen.backbone.model.parameters()).data.add_(1e-3)
+        return super().grid(seen, target)
+
+
+class ReadsMode(Good):
+    def grid(self, seen: Observation, target: Any) -> Tensor:
+        return super().grid(seen, target) * (2 if seen.backbone.model.training else 1)
+
+
+class OneThread(Good):
+    def grid(self, seen: Observation, target: Any) -> Tensor:
+        return super().grid(seen, target) * (threading.current_thread() is threading.main_thread())
+
+
+class FailsInThreads(Good):
+    def grid(self, seen: Observation, target: Any) -> Tensor:
+        assert threading.current_thread() is threading.main_thread()
+        return super().grid(seen, target)
+
+
+class Nameless(Good):
+    def __repr__(self) -> str:
+        return "an explainer"
+
+
+class Careless(Good):
     def __init__(self, **anything: Any) -> None:
         pass
 
 
+@pytest.fixture(autouse=True)
+def torch_as_it_was() -> Iterator[None]:
+    yield
+    torch.use_deterministic_algorithms(False)
+    Growing.kept.clear()
+
+
+BROKEN: list[tuple[type[Explainer], str]] = [
+    (Flattened, "shape and type: a grid"),
+    (Half, "shape and type: at least float32"),
+    (OnMeta, "shape and type: a grid on the images' device"),
+    (NotFinite, "shape and type: finite"),
+    (OfTheBatch, "batch equals singles"),
+    (ReadsMemory, "targets: one target beside a list"),
+    (FirstCallable, "callable targets: one callable per image"),
+    (Random, "the same again: the same map"),
+    (RandomState, "the same again: torch's random state"),
+    (ImagesChanged, "model as it was: the images"),
+    (HoldsData, "the same again: settings"),
+    (Training, "model in training: .*mode of"),
+    (Hooked, "model as it was: .*hooks of"),
+    (Frozen, "model as it was: .*requires_grad of"),
+    (ForgetsGradients, "model in training: .*grad of"),
+    (Marks, "model as it was: .*attributes of"),
+    (SetsAFlag, "model as it was: .*deterministic"),
+    (Writes, "model as it was: .*values of"),
+    (Swallows, "model as it was after an exception: an exception in the model's forward was needed to come through"),
+    (LeavesAHook, "model as it was after an exception: .*hooks of"),
+    (Growing, "nothing grows"),
+    (OneThread, "two threads: in a thread"),
+    (FailsInThreads, "two threads: a map from each"),
+    (Divides, "a constant image"),
+    (Nameless, "settings: a repr"),
+    (Careless, "settings: an unknown setting"),
+]
+
+
+@pytest.mark.parametrize(("broken", "said"), BROKEN, ids=[broken.__name__ for broken, _ in BROKEN])
+def test_who_breaks_a_rule_is_caught(broken: type[Explainer], said: str) -> None:
+    with pytest.raises(ConformanceError, match=said) as caught:
+        check_explainer(broken, tiny("class token"), calls=5)
+    assert str(caught.value).startswith("'good' on VisionTransformer: ")
+
+
+def tiny(kind: str) -> nn.Module:
+    return dict(tiny_models())[kind]
+
+
+def accept(*_: Any, **__: Any) -> None:
+    """A check of input that lets everything through."""
+
+
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("place", "name", "instead", "said"),
     [
-        (Flattened, "shape and type"),
-        (Half, "shape and type"),
-        (NotFinite, "finite"),
-        (OfTheBatch, "batch equals singles"),
-        (Random, "the same again"),
-        (RandomState, "random state"),
-        (Training, "training mode"),
-        (Hooked, "hooks of"),
-        (Growing, "nothing grows"),
-        (Divides, "constant image"),
-        (Careless, "unknown setting"),
+        ("trt_cam.observe.passes", "check_images", accept, "errors: "),
+        ("trt_cam.observe.passes", "check_placed", accept, "errors: another precision"),
+        (
+            "trt_cam.explainers.binding",
+            "resolve_asked",
+            lambda asked, *more: resolve_asked(0 if isinstance(asked, int) else asked, *more),
+            "targets: one target",
+        ),
+        ("trt_cam.observe.quiet", "eval_mode", lambda _: nullcontext(), "model in training: "),
+        ("trt_cam.explainers.base", "normalized", lambda maps, _: maps + 1, r"np.asarray in \[0, 1\]"),
     ],
 )
-def test_who_breaks_a_rule_is_caught(broken: type[Explainer], said: str) -> None:
+def test_a_library_that_breaks_a_rule_is_caught(
+    monkeypatch: pytest.MonkeyPatch, place: str, name: str, instead: Any, said: str
+) -> None:
+    if (place, name) == ("trt_cam.observe.passes", "check_images"):  # the binding checks too: both are needed away
+        monkeypatch.setattr("trt_cam.explainers.binding.check_images", accept)
+    monkeypatch.setattr(f"{place}.{name}", instead)
+    models = {"eval_mode": dropping, "check_placed": lambda: tiny("class token")}
     with pytest.raises(ConformanceError, match=said):
-        check_explainer(broken, calls=5)
+        check_explainer("cam", models.get(name, lambda: tiny("CNN"))(), calls=2)
+
+
+def dropping() -> nn.Module:
+    import timm
+
+    return timm.create_model("resnet10t", num_classes=7, drop_rate=0.5).eval()
+
+
+def test_errors_need_the_librarys_own_kind_in_one_line() -> None:
+    def fail(error: Exception) -> Callable[[], None]:
+        def call() -> None:
+            raise error
+
+        return call
+
+    refused("this", fail(InputError("something was needed, got nothing; give something")))
+    for call, said in (
+        (fail(ValueError("something was needed, got nothing")), "got ValueError"),
+        (fail(InputError("too short")), "one line that says what to do"),
+        (fail(InputError("something was needed,\ngot nothing; give something")), "one line"),
+        (lambda: None, "got a result"),
+    ):
+        with pytest.raises(ConformanceError, match=f"this: .*{said}"):
+            refused("this", call)
+
+
+def test_every_check_is_broken_by_somebody() -> None:
+    said = [words.split(":")[0] for _, words in BROKEN]
+    assert {check.__name__.replace("_", " ") for check in CHECKS} - set(said) == {"errors"}  # the library's own
+
+
+class Fails(Good):
+    def grid(self, seen: Observation, target: Any) -> Tensor:
+        raise KeyError("nothing here")
+
+
+def test_a_method_that_fails_is_named_with_its_error() -> None:
+    with pytest.raises(ConformanceError, match="'good' on class token: model as it was: .*KeyError.*nothing here"):
+        check_explainer(Fails)
 
 
 def test_a_method_that_takes_no_model_is_said() -> None:

@@ -82,10 +82,9 @@ def callable_targets(suite: Suite) -> None:
 
 
 def the_same_again(suite: Suite) -> None:
-    """The same images give the same map; random state, images and settings stay."""
-    before, settings, images = torch.get_rng_state(), repr(suite.explain.explainer), suite.images.clone()
+    """The same images give the same map; random state and settings stay."""
+    before, settings = torch.get_rng_state(), repr(suite.explain.explainer)
     first, second = suite.run().grid, suite.run().grid
-    need(bool(torch.equal(images, suite.images)), "the images were needed as they were, got them changed")
     need(bool(torch.equal(first, second)), "the same map from the same images was needed, got another")
     need(bool(torch.equal(before, torch.get_rng_state())), "torch's random state was needed as it was, got it changed")
     came = repr(suite.explain.explainer)
@@ -93,13 +92,21 @@ def the_same_again(suite: Suite) -> None:
 
 
 def model_as_it_was(suite: Suite) -> None:
+    """A call leaves nothing behind, in the model, around it, or in the images."""
+    before, images = state(suite.model), suite.images.clone()
+    suite.run()
+    compare(before, state(suite.model), "after a call")
+    need(bool(torch.equal(images, suite.images)), "the images were needed as they were, got them changed")
+
+
+def model_in_training(suite: Suite) -> None:
     """A model in training, partly frozen, with gradients, is explained in eval mode and left as it was."""
     expected = suite.run().grid
     with unsettled(suite.model):
         before = state(suite.model)
         found = suite.run().grid
         compare(before, state(suite.model), "after a call in training mode")
-    same(found, expected, "in training mode beside eval mode")
+    same(found, expected, "beside eval mode")
 
 
 def model_as_it_was_after_an_exception(suite: Suite) -> None:
@@ -225,12 +232,13 @@ def settings(suite: Suite) -> None:
 
 
 CHECKS = (
+    model_as_it_was,  # before others leave their traces
     shape_and_type,
     batch_equals_singles,
     targets,
     callable_targets,
     the_same_again,
-    model_as_it_was,
+    model_in_training,
     model_as_it_was_after_an_exception,
     nothing_grows,
     two_threads,

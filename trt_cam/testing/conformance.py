@@ -79,8 +79,9 @@ def check_explainer(
             name = check.__name__.replace("_", " ")
             try:
                 check(suite)
-            except ConformanceError as error:
-                raise ConformanceError(f"{explain.explainer.name!r} on {kind}: {name}: {error}") from error
+            except Exception as error:
+                what = error if isinstance(error, ConformanceError) else f"a map was needed, got {error!r}"
+                raise ConformanceError(f"{explain.explainer.name!r} on {kind}: {name}: {what}") from error
             made.append(f"{kind}: {name}")
     if not made:
         raise UnsupportedModelError(f"a model that the method takes was needed: {'; '.join(refused)}")
