@@ -86,7 +86,7 @@ def test_packages_stay_where_they_belong(path: Path) -> None:
 def test_only_the_command_line_prints(path: Path) -> None:
     calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
     printed = [node.lineno for node in calls if getattr(node.func, "id", "") == "print"]
-    assert name_of(path) == "cli" or not printed, f"{name_of(path)} prints in lines {printed}"
+    assert name_of(path) == "cli.output" or not printed, f"{name_of(path)} prints in lines {printed}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

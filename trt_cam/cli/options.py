@@ -1,0 +1,33 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that explain photos."""
+    parser.add_argument("--model", help="a timm name, a folder or hf-hub:owner/name (default: the embedded model)")
+    parser.add_argument("--target", help="class name or index to look for (default: the predicted class)")
+    parser.add_argument("--threshold", type=float, metavar="SHARE", help="of the map's maximum, in [0, 1)")
+    parser.add_argument("--refine", default="default", help="default (the model's own), affinity, ncut or none")
+    parser.add_argument("--fit", default="squash", help="squash, pad or crop")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="of the model's input (default: its own)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
+
+
+def common(chosen: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_common` as keywords."""
+    names = ("model", "target", "threshold", "fit", "size", "device")
+    refine = None if chosen.refine == "none" else chosen.refine
+    return {name: getattr(chosen, name) for name in names} | {"refine": refine}
+
+
+def quieten() -> None:
+    """Keep other packages' warnings off stderr: what matters of them is in our one line."""
+    import logging
+    import warnings
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would list its five retries
+    warnings.filterwarnings("ignore", module=r"(PIL|timm|huggingface_hub)\b")

@@ -1,0 +1,50 @@
+"""What the commands print, and where they may write: the only file that prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from trt_cam.errors import TrtCamError
+
+USAGE, FAILURE, INTERRUPTED = 2, 1, 130
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder if it is not there, and see that it can be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("no permission to write")
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder} ({error.strerror or error}); give another --out") from error
+
+
+class OutputError(TrtCamError, OSError):
+    """The place for results cannot be written."""
+
+
+def progress(results: Iterable[Any], count: int) -> Iterator[Any]:
+    """The same results, counted on stderr if that is a terminal, they are many, and their lines go elsewhere."""
+    shown = count > 1 and sys.stderr.isatty() and not sys.stdout.isatty()
+    for done, result in enumerate(results, start=1):
+        if shown:
+            say(f"\r{done}/{count} photos", sys.stderr, end="")
+        yield result
+    if shown:
+        say("\r" + " " * 40 + "\r", sys.stderr, end="")
+
+
+def say(text: str, stream: TextIO | None = None, end: str = "\n") -> None:
+    """Print, escaping what the terminal cannot show."""
+    stream = stream or sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, end=end, flush=stream is sys.stderr)
+
+
+def complain(text: str, kind: str = "error: ") -> None:
+    """One line on stderr."""
+    say(f"trt-cam: {kind}{' '.join(text.split())}", sys.stderr)
