@@ -9,6 +9,7 @@ BUILTINS = {
     "UnsupportedModelError": TypeError,
     "WeightsError": OSError,
     "DatasetError": ValueError,
+    "OutputError": OSError,
 }
 
 

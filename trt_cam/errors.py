@@ -6,7 +6,8 @@
     ├── InputError             also ValueError   an argument, a picture or an array that cannot be used
     ├── UnsupportedModelError  also TypeError    a model that cannot carry what was asked of it
     ├── WeightsError           also OSError      a checkpoint that is missing, damaged or foreign
-    └── DatasetError           also ValueError   a data set whose files or lists do not fit together
+    ├── DatasetError           also ValueError   a data set whose files or lists do not fit together
+    └── OutputError            also OSError      a place for results that cannot be written
 
 A message is one line and says three things: what was needed, what came, what to do.
 """
@@ -32,3 +33,7 @@ class WeightsError(TrtCamError, OSError):
 
 class DatasetError(TrtCamError, ValueError):
     """A data set whose files, lists or annotations are missing or contradict each other."""
+
+
+class OutputError(TrtCamError, OSError):
+    """The place for results cannot be written."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from trt_cam.errors import TrtCamError
+from trt_cam.errors import OutputError
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -21,10 +21,6 @@ def make_folder(folder: Path) -> None:
             raise PermissionError("no permission to write")
     except OSError as error:
         raise OutputError(f"cannot write to {folder} ({error.strerror or error}); give another --out") from error
-
-
-class OutputError(TrtCamError, OSError):
-    """The place for results cannot be written."""
 
 
 def progress(results: Iterable[Any], count: int) -> Iterator[Any]:
