@@ -23,10 +23,14 @@ SAME = 1e-9
 class Grouping(Explainer):
     """What methods that group patches share: the features f (B, N, D) of the patches.
 
-    ``features`` is "keys": of the last attention, as its dot products see them, heads concatenated, D = nh d; or
-    "tokens": the final features, mean-centred over the patches of an image, for those of a ReLU agree in sign
-    everywhere and those of a norm share a large mean; or None: keys where the model shows them, else tokens.
-    ``region`` is "side": everything on the object's side; or "component": of it only what is 4-connected to the seed.
+    Parameters
+    ----------
+    features
+        "keys": of the last attention, as its dot products see them, heads concatenated, D = nh d; or "tokens": the
+        final features, mean-centred over the patches of an image, for those of a ReLU agree in sign everywhere and
+        those of a norm share a large mean; or None: keys where the model shows them, else tokens.
+    region
+        "side": everything on the object's side; or "component": of it only what is 4-connected to the seed.
     """
 
     requires = frozenset({"features"})
@@ -76,9 +80,15 @@ class TokenCut(Grouping):
         object: the side of x > mean(x) or x < mean(x) that holds the largest |x|, which is the seed
         grid = +-(x - mean(x)), the sign such that the seed is positive: the object is where the grid is
 
-    x has x' D x = 1. The map is flat where no cut is better than another, as for constant features. ``features`` and
-    ``region`` as in ``Grouping``; ``tau`` and ``eps`` are the paper's. x is in float64 throughout;
-    of patches with the same |x| the first in reading order is the seed.
+    x has x' D x = 1, in float64 throughout. The map is flat where no cut is better than another, as for constant
+    features. Of patches with the same |x| the first in reading order is the seed.
+
+    Parameters
+    ----------
+    tau, eps
+        Least cosine of patches that belong together, and the weight between others, as in the paper.
+    features, region
+        As in lost.
     """
 
     name = "token-cut"
@@ -108,8 +118,14 @@ class LOST(Grouping):
         S = those of the k patches of the lowest degrees with f_s . f_seed >= 0
         grid_q = sum_(s in S) f_q . f_s      object: grid >= 0
 
-    Among patches of the same degree the first in reading order comes first. ``features`` and ``region`` as in
-    ``Grouping``; ``k`` is the paper's, at most all patches.
+    Among patches of the same degree the first in reading order comes first.
+
+    Parameters
+    ----------
+    k
+        How many patches may be seeds, 100 in the paper; at most all.
+    features, region
+        As in token-cut.
     """
 
     name = "lost"
