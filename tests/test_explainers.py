@@ -365,6 +365,11 @@ def test_wrong_images_are_one_line(images: Tensor) -> None:
         create_explainer("cam", FAMILIES["vit"]())(torch.full((1, 3, 64, 64), torch.nan), 1)
 
 
+def test_a_temperature_is_above_zero() -> None:
+    with pytest.raises(InputError, match="temperature must be above 0, got 0"):
+        create_explainer("trt-free", nn.Identity(), temperature=0)
+
+
 def test_registry() -> None:
     class Mine(Explainer):
         name = "cam"

@@ -1,10 +1,12 @@
 """What an explanation costs beyond one plain forward: CPU time and memory, on one thread, against the bars.
 
     python examples/benchmarks/overhead.py [--rounds 9] [--only trt,rollout]
+    python examples/benchmarks/overhead.py --channels [--rounds 3]
 
 Time is CPU time of this process, all methods interleaved, each call divided by the mean of the plain no-grad forwards
 before and after it; the median of all rounds but the first. Memory is the extra peak of a fresh process, the peak reset
-after two plain forwards (Linux). Random weights: cost does not depend on them.
+after two plain forwards (Linux). Random weights: cost does not depend on them. ``--channels`` measures the methods that
+try each of DeiT-S's 384 channels, on one image, in plain forwards of it.
 """
 
 from __future__ import annotations
@@ -36,8 +38,13 @@ BARS = {  # time at DeiT-S, time at 518, MB at 518
     "rollout": (1.15, 1.40, 110),
     "trt": (1.18, 1.20, 80),
     "trt-free": (1.18, 1.20, 80),
+    "gradient-rollout": (2.4, 3.3, 400),
 }
 PEERS = ("pytorch-grad-cam", "torchcam")
+CHANNELS = {  # method: the peer's name for it, bar in forwards or as a share of the peer's
+    "ablation-cam": ("AblationCAM", "60 forwards"),
+    "score-cam": ("ScoreCAM", "1.05 of the peer"),
+}
 
 
 def build(setup: str) -> tuple[nn.Module, Tensor]:
@@ -121,6 +128,52 @@ def megabytes(setup: str, method: str) -> float:
     return (kilobytes("VmHWM") - resident) / 1024
 
 
+def channel_case(method: str, model: nn.Module, images: Tensor) -> Callable[[], object]:
+    """One explanation of class 1 by a method that tries all channels, ours or pytorch-grad-cam's."""
+    if method in CHANNELS:
+        return case(method, model, images)
+    import pytorch_grad_cam
+    from pytorch_grad_cam.ablation_layer import AblationLayerVit
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    grid = model.patch_embed.dynamic_feat_size(images.shape[-2:])
+
+    def patches(tokens: Tensor) -> Tensor:
+        return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
+
+    def theirs() -> object:
+        more = {"ablation_layer": AblationLayerVit()} if method == "AblationCAM" else {}
+        kind = getattr(pytorch_grad_cam, method)
+        with kind(model, [model.blocks[-1].norm1], reshape_transform=patches, **more) as cam:
+            return cam(images, [ClassifierOutputTarget(1)])
+
+    return theirs
+
+
+def channel_table(rounds: int) -> None:
+    """Methods that try all channels, in plain forwards of the same image."""
+    model, images = build("DeiT-S 224, b8")
+    images = images[:1]
+    peers = [peer for peer, _ in CHANNELS.values()] if installed("pytorch-grad-cam") else []
+    cases = {method: channel_case(method, model, images) for method in [*CHANNELS, *peers]}
+
+    def plain() -> object:
+        with torch.no_grad():
+            return [model(images) for _ in range(20)]
+
+    took: dict[str, list[float]] = {method: [] for method in cases}
+    for _ in range(rounds):
+        for method, run in cases.items():
+            before = seconds(plain)
+            spent = seconds(run)
+            took[method].append(2 * 20 * spent / (before + seconds(plain)))
+    median = {method: statistics.median(values) for method, values in took.items()}
+    print("| method | forwards | pytorch-grad-cam's | bar |\n" + "|---" * 4 + "|")
+    for method, (peer, bar) in CHANNELS.items():
+        theirs = f"{median[peer]:.0f}" if peer in median else "-"
+        print(f"| {method} | {median[method]:.0f} | {theirs} | {bar} |")
+
+
 def installed(peer: str) -> bool:
     from importlib.util import find_spec
 
@@ -129,7 +182,8 @@ def installed(peer: str) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=None, help="9, or 3 with --channels")
+    parser.add_argument("--channels", action="store_true", help="the methods that try all channels, in forwards")
     parser.add_argument("--only", default="", help="methods, separated by commas")
     parser.add_argument("--memory-of", nargs=2, metavar=("SETUP", "METHOD"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -137,8 +191,11 @@ def main() -> None:
     if args.memory_of:
         print(megabytes(*args.memory_of))
         return
+    if args.channels:
+        channel_table(args.rounds or 3)
+        return
     methods = [name for name in [*BARS, *filter(installed, PEERS)] if not args.only or name in args.only.split(",")]
-    found = {setup: times(setup, methods, args.rounds) for setup in SETUPS}
+    found = {setup: times(setup, methods, args.rounds or 9) for setup in SETUPS}
     print("| method | DeiT-S 224, b8 | bar | ViT-S/14 518, b1 | bar | extra MB at 518 | bar |\n" + "|---" * 7 + "|")
     for method in methods:
         command = [sys.executable, __file__, "--memory-of", list(SETUPS)[1], method]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from trt_cam.errors import InputError
 from trt_cam.explainers.base import Explainer
 from trt_cam.explainers.registry import register_explainer
 from trt_cam.models.trt import preliminary_map
@@ -47,13 +48,22 @@ class TRTFree(Explainer):
         grid = M_T(m, keep, lambda) * minmax(class evidence of the ordinary patch tokens)
 
     The block of TPSM is the backbone's own last block under the mask of Eq. 6, and the trained scoring head is replaced
-    by what the classifier says of the kept tokens, at ``temperature``.
+    by what the classifier says of the kept tokens.
+
+    Parameters
+    ----------
+    u, mode
+        How much of m is kept, and what u means: "mass", "quantile", "topk" or "fixed"; see ``cdf_threshold``.
+    temperature
+        What the class evidence is divided by before the softmax; above 0, the larger the more even lambda.
     """
 
     name = "trt-free"
     requires = frozenset({"rows", "tokens", "features", "classifier"})
 
     def __init__(self, u: float = 0.65, mode: SelectionMode = "mass", temperature: float = 1.0) -> None:
+        if not temperature > 0:
+            raise InputError(f"temperature must be above 0, got {temperature!r}; 1 leaves the evidence as it is")
         self.u, self.mode, self.temperature = u, mode, temperature
 
     def grid(self, seen: Observation, target: Tensor) -> Tensor:
