@@ -24,6 +24,7 @@ FROZEN = {
     "create_explainer",
     "errors",
     "list_explainers",
+    "load_dataset",
     "localize",
     "masked_attention",
     "overlay",

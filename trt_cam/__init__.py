@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from trt_cam import errors as errors
     from trt_cam import testing as testing
+    from trt_cam.data.catalog import load_dataset as load_dataset
     from trt_cam.explainers import Explainer as Explainer
     from trt_cam.explainers import Explanation as Explanation
     from trt_cam.explainers import create_explainer as create_explainer
@@ -41,6 +42,7 @@ _HOMES = {
     "Localization": "trt_cam.localization",
     "compare": "trt_cam.report.comparison",
     "overlay": "trt_cam.report.overlay",
+    "load_dataset": "trt_cam.data.catalog",
     "create_explainer": "trt_cam.explainers",
     "list_explainers": "trt_cam.explainers",
     "register_explainer": "trt_cam.explainers",
@@ -72,6 +74,7 @@ __all__ = [
     "create_explainer",
     "errors",
     "list_explainers",
+    "load_dataset",
     "localize",
     "masked_attention",
     "overlay",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from trt_cam.errors import InputError
+
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Options of the commands that explain photos."""
@@ -31,3 +33,20 @@ def quieten() -> None:
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would list its five retries
     warnings.filterwarnings("ignore", module=r"(PIL|timm|huggingface_hub)\b")
+
+
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that read a data set."""
+    parser.add_argument("folder", metavar="DIR", help="that the archives were unpacked in")
+    parser.add_argument("--kind", default="auto", help="cub, wsol, ilsvrc, folders, ... (default: by what lies there)")
+    parser.add_argument("--split", help="train, val, test (default: all there are)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="such as photos_root=DIR")
+
+
+def dataset(chosen: argparse.Namespace) -> dict[str, str]:
+    """What ``--set`` says of a data set, as keywords."""
+    pairs = [(one, *one.partition("=")) for one in chosen.set]
+    for one, name, equals, value in pairs:
+        if not (name and equals and value):
+            raise InputError(f"--set needs NAME=VALUE, got {one!r}")
+    return {name: value for _, name, _, value in pairs}

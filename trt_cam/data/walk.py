@@ -1,0 +1,63 @@
+"""Pictures below a folder, sorted; links that lead out of it, or round in a circle, are reported and not followed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from trt_cam.data.photos import SUFFIXES
+from trt_cam.data.problems import Folder, Report, cannot
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file's name has the suffix of a picture."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def scan(folder: Folder, name: str, report: Report) -> tuple[list[str], list[str]]:
+    """Names of the folders and of the files in a folder, sorted, hidden ones left out.
+
+    Parameters
+    ----------
+    folder, name
+        Which one; "" is the folder itself.
+    report
+        Told why it cannot be read.
+    """
+    folders, files = list[str](), list[str]()
+    if why := name and folder.leads_out(name):
+        report(folder.at(name), None, why)
+        return folders, files
+    try:
+        with os.scandir(folder.at(name)) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    (folders if entry.is_dir() else files).append(entry.name)
+    except OSError as error:
+        report(folder.at(name), None, cannot(error))
+    return sorted(folders), sorted(files)
+
+
+def pictures(folder: Folder, name: str, report: Report, around: tuple[str, ...] = ()) -> Iterator[str]:
+    """Names of all pictures below a folder, from the top of the data set, in order.
+
+    Parameters
+    ----------
+    folder, name, report
+        As in `scan`.
+    around
+        Real paths of the folders on the way down.
+    """
+    real = os.path.realpath(folder.at(name))
+    if real in around:
+        report(folder.at(name), None, "is a link to a folder that it lies in")
+        return
+    folders, files = scan(folder, name, report)
+    yield from (join(name, file) for file in files if is_picture(file))
+    for below in folders:
+        yield from pictures(folder, join(name, below), report, (*around, real))
+
+
+def join(*names: str) -> str:
+    """Parts of a name with slashes between them; empty ones are left out."""
+    return "/".join(name for name in names if name)
