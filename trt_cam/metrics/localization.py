@@ -1,0 +1,165 @@
+"""One photo's boxes against its ground truth, at every threshold, with the evaluators' corners.
+
+They take a box's last pixel and read it as inclusive: every width and height has one added, on both sides of an IoU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numpy.typing import NDArray
+
+from trt_cam.errors import InputError
+from trt_cam.metrics.protocols import Protocol
+from trt_cam.ops.thresholds import ThresholdBoxes, boxes_at_thresholds
+
+KINDS = ("right", "multi_instances", "region_part", "region_more", "region_wrong")
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """What one photo's boxes are worth at each of T thresholds.
+
+    Attributes
+    ----------
+    box : (T, 4) int64
+        Around the largest contour, in the evaluator's corners.
+    largest, every : (T,) float64
+        Best IoU with a ground-truth box: of that box, and of any contour's, holes included.
+    count : (T,) int64
+        Number of contours; 1 where there is none, as the evaluators then have one box.
+    kind : (T,) uint8
+        Which of `KINDS` the largest contour's box is, the class left aside.
+    """
+
+    box: NDArray[np.int64]
+    largest: NDArray[np.float64]
+    every: NDArray[np.float64]
+    count: NDArray[np.int64]
+    kind: NDArray[np.uint8]
+
+
+def overlaps(
+    heat: npt.ArrayLike, truth: NDArray[np.int64], protocol: Protocol, thresholds: NDArray[np.float64]
+) -> Overlaps:
+    """Boxes of a heat map at all thresholds, compared with a photo's ground truth.
+
+    Parameters
+    ----------
+    heat : (H, W), in [0, 1]
+        Of the labelled class: from ``protocol.heat``, or a stored score map.
+    truth : (M, 4)
+        From ``scale_boxes``, at least one.
+    thresholds : (T,), in [0, 1)
+        Shares of the map's maximum.
+
+    Raises
+    ------
+    InputError
+        The map has NaN or values outside [0, 1], or there is no ground truth.
+    """
+    if not len(truth):
+        raise InputError("overlaps need at least one ground-truth box, got none")
+    heat = np.asarray(heat)
+    one = boxes_at_thresholds(heat, thresholds, select="largest")
+    box = _with_empty(one, heat.shape, protocol)  # (L, 4)
+    many = boxes_at_thresholds(heat, thresholds, select="all")
+    counts = np.diff(many.offsets)  # (L,)
+    empty = np.array([protocol.empty])
+    best = np.full(len(counts), inclusive_iou(empty, truth).max())
+    if len(many.boxes):
+        ious = inclusive_iou(_corners(many.boxes, heat.shape, protocol), truth).max(axis=1)  # (K,)
+        best[counts > 0] = np.maximum.reduceat(ious, many.offsets[:-1][counts > 0])
+    return Overlaps(
+        box[one.index],
+        inclusive_iou(box, truth).max(axis=1)[one.index],
+        best[many.index],
+        np.maximum(counts, 1)[many.index],
+        error_kinds(box, truth, protocol)[one.index],
+    )
+
+
+def error_kinds(boxes: NDArray[np.int64], truth: NDArray[np.int64], protocol: Protocol) -> NDArray[np.uint8]:
+    """Why boxes of the right class miss, as TS-CAM breaks it down; the first that holds of `KINDS`.
+
+    Right: the best IoU passes 0.5. Several instances: two ground-truth boxes or more are each covered by more than 0.3
+    of their area. Part: more than half of the box lies in the ground-truth box of largest IoU, the first of equals.
+    More: it covers at least 0.7 of that. Else wrong.
+
+    Parameters
+    ----------
+    boxes : (K, 4)
+    truth : (M, 4)
+        Corners, read as inclusive.
+
+    Returns
+    -------
+    (K,) uint8
+        Positions in `KINDS`.
+    """
+    shared, area, truth_area = _intersections(boxes, truth)  # (K, M), (K, 1), (M,)
+    iou = shared / (area + truth_area - shared)
+    of_truth, of_box = shared / truth_area, shared / area
+    nearest = iou.argmax(axis=1)[:, None]
+    holds = [
+        passes(iou.max(axis=1), protocol),
+        (of_truth > 0.3).sum(axis=1) > 1,
+        np.take_along_axis(of_box, nearest, axis=1)[:, 0] > 0.5,
+        np.take_along_axis(of_truth, nearest, axis=1)[:, 0] >= 0.7,
+    ]
+    return np.select(holds, [0, 1, 2, 3], 4).astype(np.uint8)
+
+
+def passes(iou: NDArray[np.float64], protocol: Protocol) -> NDArray[np.bool_]:
+    """Whether an IoU is enough for Top-1 and Top-5 Loc: 0.5, or more than that where the protocol is strict."""
+    return iou > 0.5 if protocol.strict else iou >= 0.5
+
+
+def inclusive_iou(boxes: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float64]:
+    """IoU (K, M) of every box (K, 4) with every other (M, 4), corners read as inclusive."""
+    shared, area, other_area = _intersections(boxes, others)
+    return shared / (area + other_area - shared)
+
+
+def top_classes(logits: npt.ArrayLike, count: int = 5) -> NDArray[np.int64]:
+    """The classes of largest logits, best first, of equals the lower one.
+
+    Parameters
+    ----------
+    logits : (K,), finite
+
+    Returns
+    -------
+    (count,) int64
+        -1 at the end where there are fewer classes.
+    """
+    values = np.asarray(logits)
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        raise InputError(f"logits must be finite and (K,), got {values.dtype} {values.shape}")
+    best = np.argsort(-values.astype(np.float64), kind="stable")[:count]
+    return np.pad(best, (0, count - len(best)), constant_values=-1).astype(np.int64)
+
+
+def _with_empty(found: ThresholdBoxes, shape: tuple[int, ...], protocol: Protocol) -> NDArray[np.int64]:
+    """One box for each level (L, 4)."""
+    rows = np.tile(np.array(protocol.empty, dtype=np.int64), (len(found.levels), 1))
+    rows[np.diff(found.offsets) > 0] = _corners(found.boxes, shape, protocol)
+    return rows
+
+
+def _corners(boxes: NDArray[np.int64], shape: tuple[int, ...], protocol: Protocol) -> NDArray[np.int64]:
+    H, W = shape
+    return np.minimum(boxes, [W, H, W - 1, H - 1]) if protocol.clip else boxes
+
+
+def _intersections(
+    boxes: NDArray[np.int64], others: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Pixels shared (K, M), and the areas (K, 1) and (M,)."""
+    near = np.maximum(boxes[:, None, :2], others[None, :, :2])  # (K, M, 2)
+    far = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = np.maximum(far - near + 1, 0).prod(axis=-1)
+    area, other_area = ((one[:, 2:] - one[:, :2] + 1).prod(axis=-1) for one in (boxes, others))
+    return shared, area[:, None], other_area
