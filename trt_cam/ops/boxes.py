@@ -82,7 +82,7 @@ def boxes_from_map(
            [3, 1, 4, 2]])
     """
     _check_options(threshold, select, rank, levels)
-    maps = _as_maps(heat)
+    maps = as_maps(heat)
     found = [_boxes(one, threshold, select, rank, levels) for one in maps]  # B of (M, 4)
     if isinstance(heat, Tensor):
         device = heat.device
@@ -126,6 +126,11 @@ def box_iou(boxes1: Array, boxes2: Array) -> Array:
     return iou if isinstance(boxes1, Tensor) else iou.numpy()
 
 
+def grey_levels(heat: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """A map in [0, 1] truncated to 0 to 255, in the precision of the map, as the evaluators do."""
+    return (heat * 255).astype(np.uint8)
+
+
 def _boxes(heat: NDArray[Any], threshold: float, select: Select, rank: Rank, levels: int | None) -> NDArray[np.int64]:
     mask = _foreground(heat, threshold, levels)
     ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -147,7 +152,7 @@ def _foreground(heat: NDArray[Any], threshold: float, levels: int | None) -> NDA
     if levels is None:
         heat = heat.astype(np.float64)
         return heat > threshold * float(heat.max())
-    grey = (heat * 255).astype(np.uint8)  # truncates, in the precision of the map, as the evaluators do
+    grey = grey_levels(heat)
     return grey > int(threshold * int(grey.max()))  # a product in float64: 0.29 * 100 gives 28, and is meant to
 
 
@@ -218,8 +223,8 @@ def _check_options(threshold: float, select: str, rank: str, levels: int | None)
         raise InputError(f"levels must be 256 or None, got {levels!r}")
 
 
-def _as_maps(heat: Tensor | NDArray[Any]) -> NDArray[np.floating]:
-    """(B, H, W) in float32 or float64, checked."""
+def as_maps(heat: Tensor | NDArray[Any]) -> NDArray[np.floating]:
+    """Heat maps (H, W) or (B, H, W), checked, as (B, H, W) in float32 or float64."""
     if isinstance(heat, Tensor):
         heat = heat.detach()
         maps = (heat.float() if heat.dtype in (torch.float16, torch.bfloat16) else heat).cpu().numpy()
