@@ -268,9 +268,11 @@ class TestFolders:
         assert trt_cam.load_dataset(tmp_path).classes == ("plane", "train")
 
     def test_photos_alone(self, tmp_path: Path) -> None:
-        for name in ("b.jpg", "a.png", "deeper/c.jpg"):
+        for name in ("b.jpg", "a.png"):
             trees.photo(tmp_path / name)
-        found = trt_cam.load_dataset(tmp_path)
+        assert trt_cam.load_dataset(tmp_path).kind == "photos"
+        trees.photo(tmp_path / "deeper" / "c.jpg")
+        found = trt_cam.load_dataset(tmp_path, kind="photos")
         assert [(s.id, s.label, s.size) for s in found] == [
             ("a.png", None, None),
             ("b.jpg", None, None),
@@ -280,7 +282,7 @@ class TestFolders:
         assert clean(found)
 
 
-# ------------------------------------------------------------------------------------------------ what all have in common
+# ---- what all have in common
 
 
 @pytest.fixture(params=["cub", "wsol", "ilsvrc", "ts_cam", "folders"])
@@ -360,7 +362,7 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     assert "caf\\udce9.jpg: is missing" in str(problem)
 
 
-# ----------------------------------------------------------------------------------------------------------- the catalogue
+# ---- the catalogue
 
 
 def test_kinds_are_found_by_what_lies_there(tmp_path: Path) -> None:

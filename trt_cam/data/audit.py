@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trt_cam.data.problems import Folder, Problem, Report, unsafe
+from trt_cam.data.problems import Folder, Problem, Report
 from trt_cam.data.table import Table
 from trt_cam.errors import InputError
 
@@ -18,12 +18,9 @@ _SLACK = 1
 
 
 def check_rows(table: Table, report: Report, split: str, *, inclusive: bool) -> None:
-    """Report an empty split, names that may not be opened, and boxes that cannot be meant."""
+    """Report an empty split, and boxes that cannot be meant."""
     if not len(table):
         report(table.source, None, f"has no photo in split {split}")
-    for row, name in table.refused:
-        file, line = table.places[row]
-        report(file or table.source, line, unsafe(name))
     rows = np.array(table.box_rows, dtype=np.int64)
     for box, why in bad_boxes(table.corners, table.sizes[rows], inclusive=inclusive):
         file, line = table.box_places[box]
@@ -71,9 +68,8 @@ def audit(table: Table, photos: Folder, masks: Folder, *, pictures: bool, inclus
     """
     yield from _classes(table)
     yield from _thin_boxes(table, inclusive)
-    refused = {row for row, _ in table.refused}
     counts, some = table.counts, bool(table.counts.any() or table.masks)
-    for row in (row for row in range(len(table)) if row not in refused):
+    for row in (row for row in range(len(table)) if row not in table.refused):
         file, line = table.places[row]
         for message in _row(table, row, photos, masks, pictures, inclusive):
             yield Problem(file or photos.at(table.name(row)), line, message)

@@ -48,7 +48,8 @@ class ClassFolders(DataSet):
         rows: dict[str, int] = {}
         folders, files = scan(self.photos, top, report)
         for name in filter(is_picture, files):
-            report(self.photos.at(join(top, name)), None, "lies beside the class folders, in none", fatal=False)
+            why = "lies beside the class folders, in none; move it, or read all as kind='photos'"
+            report(self.photos.at(join(top, name)), None, why)
         for name in self.class_folders(folders):
             label = table.add_class(name, (self.photos.at(join(top, name)), None))
             for photo in pictures(self.photos, join(top, name), report):
@@ -75,9 +76,8 @@ class ClassFolders(DataSet):
 
 
 def _holds_classes(folder: Folder) -> bool:
-    """Whether pictures lie in folders of this one, and none in it."""
-    folders, files = scan(folder, "", ignore)
-    return not any(map(is_picture, files)) and any(True for name in folders for _ in pictures(folder, name, ignore))
+    """Whether pictures lie in folders of this one."""
+    return any(True for name in scan(folder, "", ignore)[0] for _ in pictures(folder, name, ignore))
 
 
 def _table_rows(folder: Folder, name: str, report: Report) -> Iterator[tuple[int, list[str]]]:

@@ -101,10 +101,10 @@ class Ilsvrc(DataSet):
         if not labels:
             named = sorted({one.name for note in found.values() if note is not None for one in note.objects})
             labels = {wnid: table.add_class(wnid, (None, None)) for wnid in named}
-        for stem in sorted(photos.keys() | stems.keys()):
-            note, place = found.get(stem), notes.at(stems.get(stem, f"{stem}.xml"))
-            if stem in photos or note is not None:
-                _add(stem, photos.get(stem), note, place, labels, table, report)
+        unread = {stem for stem, note in found.items() if note is None}  # reported
+        for stem in sorted((photos.keys() | stems.keys()) - unread):
+            place = notes.at(stems.get(stem, f"{stem}.xml"))
+            _add(stem, photos.get(stem), found.get(stem), place, labels, table, report)
 
 
 def _add(

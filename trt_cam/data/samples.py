@@ -193,13 +193,14 @@ class DataSet(Sequence[Sample]):
         return self._read(stop)
 
     def _read(self, report: Report) -> Table:
-        table = Table(self.root)
+        table = Table(self.root, report)
         self.read(table, report)
+        table.seal()
         check_rows(table, report, self.split, inclusive=self.inclusive)
         return table
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name}, {self.split}, in {self.root}>"
+        return f"{type(self).__name__}({str(self.root)!r}, split={self._asked!r})"
 
 
 def existing_folder(path: str | Path) -> Path:

@@ -11,7 +11,7 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from trt_cam.data.problems import unsafe
+from trt_cam.data.problems import Report, ignore, unsafe
 
 Place = tuple[Path | None, int | None]  # a file and a line of it; no file: the picture itself
 
@@ -76,18 +76,18 @@ class Table:
     source
         The main list, for what concerns all of the data set.
     refused
-        Rows with a name that may not be opened, and that name.
+        Rows with a name that may not be opened; they were reported.
     """
 
-    def __init__(self, source: Path) -> None:
-        self.source = source
+    def __init__(self, source: Path, report: Report) -> None:
+        self.source, self._report = source, report
         self.ids, self._names = Texts(), Texts()
         self.labels, self._sizes = array("i"), array("i")
         self.places, self.box_places = Places(), Places()
         self.box_rows, self._corners = array("i"), array("d")
         self.masks: dict[int, list[str]] = {}
         self.ignore: dict[int, str] = {}
-        self.refused: list[tuple[int, str]] = []
+        self.refused: set[int] = set()
         self.classes: list[str] = []
         self.class_places: list[Place] = []
 
@@ -137,8 +137,10 @@ class Table:
             self._check(row, ignore)
 
     def _check(self, row: int, name: str) -> None:
-        if unsafe(name):
-            self.refused.append((row, name))
+        if reason := unsafe(name):
+            self.refused.add(row)
+            file, line = self.places[row]
+            self._report(file or self.source, line, reason)
 
     def add_class(self, name: str, place: Place) -> int:
         """Add a class and return its label."""
@@ -181,6 +183,10 @@ class Table:
         """(G, 4) boxes of one photo."""
         corners, starts = self._by_row
         return corners[starts[row] : starts[row + 1]].copy()
+
+    def seal(self) -> None:
+        """No more is added: what only the reading needs is let go."""
+        self._report = ignore
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:

@@ -49,6 +49,7 @@ def pictures(folder: Folder, name: str, report: Report, around: tuple[str, ...] 
         Real paths of the folders on the way down.
     """
     real = os.path.realpath(folder.at(name))
+    around = around or ((os.path.realpath(folder.at("")),) if name else ())
     if real in around:
         report(folder.at(name), None, "is a link to a folder that it lies in")
         return
