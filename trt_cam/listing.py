@@ -91,6 +91,18 @@ def with_settings(method: str, given: list[str]) -> Any:
     return kind(**settings)
 
 
+def methods_with_settings(names: str, given: list[str]) -> list[Any]:
+    """Methods named in one text, separated by commas, with what ``--set method.name=value`` says of them."""
+    methods = [name.strip() for name in names.split(",") if name.strip()]
+    for one in given:
+        if one.partition(".")[0] not in methods:
+            raise InputError(f"--set needs METHOD.NAME=VALUE of one of {', '.join(methods)}, got {one!r}")
+    return [
+        with_settings(name, [one.partition(".")[2] for one in given if one.partition(".")[0] == name])
+        for name in methods
+    ]
+
+
 def literal(text: str) -> Any:
     """A number, a list, True, None ... as Python writes them, else the text itself."""
     try:

@@ -73,6 +73,14 @@ def imagenet_names() -> tuple[str, ...]:
     return tuple(info.index_to_description(index) for index in range(info.num_classes()))
 
 
+@lru_cache(maxsize=1)
+def imagenet_wnids() -> tuple[str, ...]:
+    """WordNet ids of the same classes, such as n01440764."""
+    from timm.data import ImageNetInfo
+
+    return tuple(ImageNetInfo("imagenet-1k").label_names())
+
+
 def create_timm(name: str, **settings: Any) -> nn.Module:
     """A timm model by name.
 

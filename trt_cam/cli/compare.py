@@ -29,7 +29,7 @@ def run(chosen: argparse.Namespace) -> int:
     """One figure, and a line per method."""
     quieten()
     from trt_cam.data.photos import load_photo
-    from trt_cam.listing import with_settings
+    from trt_cam.listing import methods_with_settings
     from trt_cam.report.comparison import compare
 
     try:
@@ -38,14 +38,7 @@ def run(chosen: argparse.Namespace) -> int:
         complain(str(error))
         return FAILURE
     make_folder(Path(chosen.out).expanduser().parent)
-    names = [name.strip() for name in chosen.methods.split(",") if name.strip()]
-    for one in chosen.set:
-        if one.partition(".")[0] not in names:
-            raise InputError(f"--set needs METHOD.NAME=VALUE of one of {', '.join(names)}, got {one!r}")
-    methods = [
-        with_settings(name, [one.partition(".")[2] for one in chosen.set if one.partition(".")[0] == name])
-        for name in names
-    ]
+    methods = methods_with_settings(chosen.methods, chosen.set)
     comparison = compare(photo, methods, out=chosen.out, faithfulness=chosen.faithfulness, **common(chosen))
     for name, result in comparison.results.items():
         scores = comparison.scores.get(name, {})

@@ -1,0 +1,150 @@
+"""``trt-cam evaluate``: figures of methods on a data set with boxes or masks, by a published protocol."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trt_cam.cli.options import quieten
+from trt_cam.cli.output import FAILURE, complain, say
+from trt_cam.errors import InputError
+
+if TYPE_CHECKING:
+    from trt_cam.evaluation import Evaluation
+
+
+def add(commands: Any) -> None:
+    """Options of ``evaluate``."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="how well methods localize, on a data set with boxes or masks",
+        description="Explain every photo of a data set for its true class and compare with the ground truth. Writes "
+        "metrics.json, metrics.csv and photos.jsonl to --out; `trt-cam report` makes a page of it. Kill it and run it "
+        "again with --resume, or run it under torchrun: the figures are the same.",
+    )
+    parser.add_argument("data", metavar="DIR", help="a data set in the layout it is distributed in; see `trt-cam data`")
+    parser.add_argument("--kind", default="auto", help="of data set (default: by what lies in the folder)")
+    parser.add_argument("--split", help="which part, where there are several")
+    parser.add_argument("--part", choices=("odd", "even"), help="only photos with such a number in the file's name")
+    parser.add_argument("--methods", default="auto", help="separated by commas; see `trt-cam methods`")
+    parser.add_argument("--set", action="append", default=[], metavar="METHOD.NAME=VALUE", help="an option of a method")
+    parser.add_argument("--refine", default="default", help="default (the model's own), affinity, ncut or none")
+    parser.add_argument("--protocol", help="maxboxacc, maxboxacc_v2, pxap, tscam, trt_fixed_v2 or v2_val_threshold")
+    parser.add_argument("--threshold", help="a share of the map's maximum, best (on these photos), or from-val")
+    parser.add_argument("--val", metavar="DIR", help="for from-val: another data set (default: this one)")
+    parser.add_argument("--val-split", help="for from-val: its split")
+    parser.add_argument("--val-part", choices=("odd", "even"), help="for from-val: only photos of such a number")
+    parser.add_argument("--interval", type=float, default=0.01, help="step of the thresholds (default: %(default)s)")
+    parser.add_argument("--classes", metavar="FILE", help="JSON: the model's class of each of the data set's")
+    parser.add_argument("--model", help="a timm name, a folder or hf-hub:owner/name (default: the embedded model)")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="of the model's input (default: its own)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="photos in one forward")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read photos")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N photos")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was cut short")
+    parser.set_defaults(command=run)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Evaluate, write the files, print the table."""
+    quieten()
+    from trt_cam.data.catalog import load_dataset
+    from trt_cam.runs import World
+    from trt_cam.tables import as_markdown, shown, write
+
+    threshold = parsed(chosen.threshold)
+    data = load_dataset(chosen.data, chosen.kind, chosen.split)
+    val = None
+    if threshold == "from-val" or chosen.val or chosen.val_split or chosen.val_part:
+        if not (chosen.val or chosen.val_split or chosen.val_part):
+            raise InputError(
+                "from-val needs other photos to choose on, got none; give --val, --val-split or --val-part"
+            )
+        others = load_dataset(chosen.val or chosen.data, chosen.kind, chosen.val_split or chosen.split)
+        val = evaluated(chosen, others, chosen.val_part, Path(chosen.out) / "val")
+    found = evaluated(chosen, data, chosen.part, Path(chosen.out) / "run" if val else Path(chosen.out))
+    if World.current().rank == 0:
+        rows = write(found, threshold=threshold, val=val)
+        say(as_markdown(rows, shown(rows, threshold)))
+        say(f"-> {found.run.folder}")
+        for name, reason in found.failures:
+            complain(f"{name}: {reason}")
+    return FAILURE if found.failures else 0
+
+
+def parsed(threshold: str | None) -> float | str | None:
+    """What ``--threshold`` says."""
+    if threshold in (None, "best", "from-val"):
+        return threshold
+    try:
+        return float(str(threshold))
+    except ValueError:
+        raise InputError(f"--threshold must be a number, best or from-val, got {threshold!r}") from None
+
+
+def evaluated(chosen: argparse.Namespace, data: Any, part: str | None, out: Path) -> Evaluation:
+    """One split."""
+    from trt_cam.evaluation import evaluate
+    from trt_cam.listing import methods_with_settings
+
+    return evaluate(
+        data,
+        model=chosen.model,
+        methods=methods_with_settings(chosen.methods, chosen.set),
+        refine=None if chosen.refine == "none" else chosen.refine,
+        protocol=chosen.protocol,
+        interval=chosen.interval,
+        part=part,
+        classes=classes_of(chosen.classes),
+        size=chosen.size,
+        device=chosen.device,
+        batch_size=chosen.batch_size,
+        workers=chosen.workers,
+        limit=chosen.limit,
+        out=out,
+        resume=chosen.resume,
+        progress=Counter() if sys.stderr.isatty() else None,
+    )
+
+
+def classes_of(path: str | None) -> dict[str, str | int] | None:
+    """The file of ``--classes``."""
+    if path is None:
+        return None
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"--classes {path} must be a file of JSON, got: {error}") from None
+    if not isinstance(found, dict) or not all(isinstance(one, (str, int)) for one in found.values()):
+        raise InputError(
+            f"--classes {path} must hold one object, the data set's classes to the model's names or indices"
+        )
+    return found
+
+
+class Counter:
+    """Photos done, their rate and the time left, on one line of the terminal."""
+
+    def __init__(self) -> None:
+        self.start, self.first = time.monotonic(), -1
+
+    def __call__(self, done: int, count: int, failed: int) -> None:
+        self.first = done if self.first < 0 else self.first
+        rate = (done - self.first) / max(time.monotonic() - self.start, 1e-9)
+        left = f", {duration((count - done) / rate)} left" if rate > 0 else ""
+        failures = f", {failed} failed" if failed else ""
+        end = "\n" if done >= count else ""
+        say(f"\r{done}/{count} photos, {rate:.1f}/s{left}{failures}    ", sys.stderr, end=end)
+
+
+def duration(seconds: float) -> str:
+    """As 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,162 @@
+"""Long runs that can be cut short: numbered batches, each a file of its own, shared by the processes of ``torchrun``.
+
+What a batch holds is fixed by its number, so results are the same whatever process makes it, and when.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trt_cam.errors import DatasetError, InputError, OutputError
+
+RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that share a run.
+
+    Attributes
+    ----------
+    rank, size
+        Number of this process, and how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def current(cls) -> World:
+        """As ``torchrun`` says in the environment; alone without it."""
+        size = int(os.environ.get("WORLD_SIZE", 1))
+        if size == 1:
+            return cls()
+        import torch.distributed as dist
+
+        if not dist.is_initialized():
+            dist.init_process_group("gloo", timeout=timedelta(days=30))  # the fastest waits for the slowest
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    def share(self, count: int) -> range:
+        """Of ``count`` numbered batches those that this process makes."""
+        return range(self.rank, count, self.size)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            import torch.distributed as dist
+
+            dist.barrier()
+
+
+class Run:
+    """A folder with the batches of one run.
+
+    Parameters
+    ----------
+    folder
+        Made if it is not there. An existing one must be empty, or hold this very run, which is then gone on with.
+    identity
+        What the results depend on, as JSON holds it.
+    resume
+        Whether to go on with a run that is there.
+
+    Raises
+    ------
+    InputError
+        The folder holds another run or other files, or this run while ``resume`` is False.
+    OutputError
+        It cannot be written.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any], *, resume: bool, world: World) -> None:
+        self.folder, self.parts = folder, folder / "parts"
+        if world.rank == 0:
+            self._claim(json.loads(json.dumps(identity)), resume)
+        world.wait()
+
+    def _claim(self, identity: dict[str, Any], resume: bool) -> None:
+        record = self.folder / RECORD
+        with writing(self.folder):
+            self.parts.mkdir(parents=True, exist_ok=True)
+        if record.exists():
+            check_same(record, identity)
+            if not resume:
+                raise InputError(f"{self.folder} holds this run already; add --resume to go on, or give another folder")
+        elif others := sorted(path.name for path in self.folder.iterdir() if path != self.parts):
+            raise InputError(f"{self.folder} must be empty or hold this run, got {others[0]!r} in it; give another")
+        else:
+            write_whole(record, lambda file: file.write(json.dumps(identity, indent=1).encode()))
+
+    def path(self, number: int) -> Path:
+        """The file of a batch."""
+        return self.parts / f"{number:08d}.npz"
+
+    def missing(self, numbers: range) -> list[int]:
+        """Of these batches those that are not done."""
+        return [number for number in numbers if not self.path(number).exists()]
+
+    def write(self, number: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Keep a batch; a run that is cut short meanwhile has none of it."""
+        write_whole(self.path(number), lambda file: np.savez_compressed(file, **dict(arrays)))
+
+    def read(self, number: int) -> dict[str, NDArray[Any]]:
+        """A batch that was kept."""
+        path = self.path(number)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise DatasetError(f"{path} is damaged ({error}); delete it and go on with --resume") from None
+
+
+def check_same(record: Path, identity: dict[str, Any]) -> None:
+    """Refuse a folder that holds another run."""
+    try:
+        held = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{record} cannot be read ({error}); give another folder") from None
+    for name in [*identity, *held]:
+        if held.get(name) != identity.get(name):
+            was, now = (json.dumps(one.get(name))[:80] for one in (held, identity))
+            raise InputError(
+                f"{record.parent} holds another run, whose {name} was {was}, not {now}; give another folder"
+            )
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file so that it is there whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path):
+        try:
+            with open(unfinished, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+        finally:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A full disk or a forbidden folder as one line."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path} ({error.strerror or error}); what is done is kept: make room or give another place, "
+            "and go on with --resume"
+        ) from error
