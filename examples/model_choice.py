@@ -97,14 +97,20 @@ def fitting(name: str, given: dict[str, Any]) -> tuple[dict[str, Any], tuple[int
 
 
 def intermediates(model: Any, images: Tensor) -> tuple[int, int] | None:
-    """Grid (Gh, Gw) of timm's own last map, if the model takes the images."""
+    """Grid (Gh, Gw) of timm's own last map, if the model takes the images.
+
+    That is what ``forward_features`` gives the head, where it is a map with channels first: one model enlarges it there.
+    """
     try:
         with torch.no_grad():
             model(images)
             last = model.forward_intermediates(images, indices=1, intermediates_only=True)[-1]
+            read = model.forward_features(images)
     except Exception:  # whatever a model raises for a size that it does not take
         return None
     last = last[0] if isinstance(last, tuple) else last
+    if isinstance(read, Tensor) and read.ndim == 4 and read.shape[1] == model.num_features != read.shape[3]:
+        last = read
     return (last.shape[-2], last.shape[-1])
 
 

@@ -199,6 +199,19 @@ def test_channels_is_an_approximation_by_the_strongest() -> None:
     assert torch.equal(create_explainer("ablation-cam", model, channels=999)(images, 4).grid, explain(images, 4).grid)
 
 
+def test_untried_channels_count_as_the_mean_of_the_tried_in_a_softmax() -> None:
+    model, images = vit(), images_of(1)
+    explain = create_explainer("score-cam", model)
+    seen = explain.look(images, explain.explainer.requires, None)
+    a = seen.activation()[0]
+    scores = explain.explainer.scores(seen, torch.tensor([4]), 0, a)
+    strongest = set(a.abs().mean((1, 2)).sort(descending=True).indices[:10].tolist())
+    mean = sum(float(scores[d]) for d in strongest) / 10
+    total = torch.tensor([float(scores[d]) if d in strongest else mean for d in range(48)], dtype=a.dtype)
+    expected = sum(weight * a[d] for d, weight in enumerate(total.exp() / total.exp().sum()))
+    torch.testing.assert_close(create_explainer("score-cam", model, channels=10)(images, 4).grid[0], expected)
+
+
 @pytest.mark.parametrize(
     ("method", "settings", "said"),
     [

@@ -23,8 +23,8 @@ class ChannelMethod(Explainer):
     Parameters
     ----------
     channels
-        None for all D, or how many are tried: those of the largest mean absolute activation; the others get no weight.
-        An approximation, the faster the fewer.
+        None for all D, or how many are tried: those of the largest mean absolute activation. The others count as the
+        mean of these where weights are a softmax, and elsewhere not at all. An approximation, the faster the fewer.
     target_layers
         Layers of the model, by dotted name or as modules, in place of the default; their maps are averaged.
     reshape_transform
@@ -48,9 +48,8 @@ class ChannelMethod(Explainer):
         activation = seen.activation()  # (B, D, h, w)
         maps = []
         for image, channels in enumerate(activation):
-            tried = self.tried(channels)
-            weights = self.weights(seen, target, image, tried, channels[tried])
-            maps.append(torch.einsum("d,dhw->hw", weights.to(channels), channels[tried]))
+            weights = self.weights(seen, target, image, self.tried(channels), channels)
+            maps.append(torch.einsum("d,dhw->hw", weights.to(channels), channels))
         return torch.stack(maps)
 
     def tried(self, activation: Tensor) -> Tensor:
@@ -61,7 +60,7 @@ class ChannelMethod(Explainer):
         return activation.abs().mean(dim=(1, 2)).topk(self.channels).indices.sort().values
 
     def weights(self, seen: Observation, target: Any, image: int, tried: Tensor, activation: Tensor) -> Tensor:
-        """Weights (k,) of the tried channels of one image, whose activation is (k, h, w)."""
+        """Weights (D,) of the channels of one image, whose activation is (D, h, w) and of which some are tried."""
         raise NotImplementedError(f"{type(self).__name__} must define weights")
 
     def source(self, seen: Observation) -> str:
@@ -80,7 +79,8 @@ class ScoreCAM(ChannelMethod):
     name = "score-cam"
 
     def weights(self, seen: Observation, target: Any, image: int, tried: Tensor, activation: Tensor) -> Tensor:
-        return self.scores(seen, target, image, activation).softmax(dim=0)
+        found = self.scores(seen, target, image, activation[tried])  # (k,)
+        return found.mean().repeat(len(activation)).index_copy(0, tried, found).softmax(dim=0)
 
     def scores(self, seen: Observation, target: Any, image: int, activation: Tensor) -> Tensor:
         """Scores (k,) of the image under each channel of (k, h, w) as a mask."""
@@ -198,8 +198,9 @@ class AblationCAM(ChannelMethod):
             many = raw.expand(len(index), *raw.shape).clone()
             many.movedim(axis + 1, 1)[torch.arange(len(index), device=index.device), index] = 0
             found.append(target_scores(seen.replay(many, image), of_image(target, image, len(index))))
-        drop = whole - torch.cat(found)
-        return torch.where(whole == 0, 0.0, drop / whole.masked_fill(whole == 0, 1.0))
+        drop = whole - torch.cat(found)  # (k,)
+        share = torch.where(whole == 0, 0.0, drop / whole.masked_fill(whole == 0, 1.0))
+        return share.new_zeros(len(activation)).index_copy(0, tried, share)
 
 
 def unit(maps: Tensor) -> Tensor:
