@@ -51,7 +51,7 @@ class Evaluation:
     results: dict[str, Results]
     failures: list[tuple[str, str]]
     data: DataSet
-    methods: list[Method]
+    methods: Sequence[Method]
     model: str
     run: Run
     batches: int

@@ -109,7 +109,11 @@ class Run:
 
     def write(self, number: int, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Keep a batch; a run that is cut short meanwhile has none of it."""
-        write_whole(self.path(number), lambda file: np.savez_compressed(file, **dict(arrays)))
+
+        def write(file: IO[bytes]) -> None:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+        write_whole(self.path(number), write)
 
     def read(self, number: int) -> dict[str, NDArray[Any]]:
         """A batch that was kept."""

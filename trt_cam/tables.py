@@ -125,15 +125,15 @@ def photo_lines(
     evaluation: Evaluation, source: str, threshold: float | None, val: Evaluation | None
 ) -> Iterator[dict[str, Any]]:
     """A line for each photo and method, in the order of batches; then the photos that failed."""
-    taus: dict[str, float | None] = {}
+    taus: dict[str, float] = {}  # none for PxAP
     for method in evaluation.methods:
         results, choice = evaluation.results[method.name], choices(evaluation, method, threshold, val)[source]
-        is_boxes = isinstance(results, LocalizationResults)
-        taus[method.name] = resolve(choice, results.table(), results).one[BOX] if is_boxes else None
+        if isinstance(results, LocalizationResults):
+            taus[method.name] = resolve(choice, results.table(), results).one[BOX]
     for arrays in evaluation.parts():
         for number, method in enumerate(evaluation.methods):
             if len(arrays["sizes"]):
-                yield from lines_of(evaluation, method, number, arrays, taus[method.name])
+                yield from lines_of(evaluation, method, number, arrays, taus.get(method.name))
     for name, reason in evaluation.failures:
         yield {"path": name, "error": reason}
 
