@@ -34,14 +34,14 @@ def test_a_whole_data_set(check: Check, tmp_path: Path) -> None:
     root = trees.cub(tmp_path / "CUB_200_2011")
     assert check(root, "--pictures") == (
         0,
-        "CUB_200_2011 train (cub): 2 photos, 2 classes, 2 boxes, 0 photos without a box; no problem\n"
-        "CUB_200_2011 test (cub): 2 photos, 2 classes, 2 boxes, 0 photos without a box; no problem\n",
+        "CUB_200_2011 train (cub): 2 samples, 2 classes, 2 boxes, 0 without a box; no problem\n"
+        "CUB_200_2011 test (cub): 2 samples, 2 classes, 2 boxes, 0 without a box; no problem\n",
         "",
     )
     assert check(root, "--split", "test")[1].count("\n") == 1
-    assert check(trees.folders(tmp_path / "tree"))[1] == "tree all (folders): 4 photos, 2 classes; no problem\n"
+    assert check(trees.folders(tmp_path / "tree"))[1] == "tree all (folders): 4 samples, 2 classes; no problem\n"
     out = check(trees.openimages(tmp_path / "open"))[1].splitlines()[-1]
-    assert out == "OpenImages val (wsol): 3 photos, 2 classes, 4 masks, 0 photos without a box; 1 problem"
+    assert out == "OpenImages val (wsol): 3 samples, 2 classes, 4 masks, 0 without a box; 1 problem"
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ def test_each_problem_is_a_line(check: Check, damaged: Path) -> None:
     assert out.splitlines() == [
         twice,
         f"{images}:1: photo {damaged / 'images' / names[1]}: is missing",
-        "cub train (cub): 2 photos, 2 classes, 2 boxes, 0 photos without a box; 2 problems",
+        "cub train (cub): 2 samples, 2 classes, 2 boxes, 0 without a box; 2 problems",
         f"{images}:2: photo {damaged / 'images' / names[2]}: is missing",
-        "cub test (cub): 2 photos, 2 classes, 2 boxes, 0 photos without a box; 1 problem",
+        "cub test (cub): 2 samples, 2 classes, 2 boxes, 0 without a box; 1 problem",
     ]
     code, more, _ = check(damaged, "--pictures", "--split", "train")
     assert code == 1 and f"{images}:3: photo {damaged / 'images' / names[3]} is not a picture" in more
@@ -89,7 +89,7 @@ def test_json(check: Check, damaged: Path) -> None:
         "message": "class 2 c stands in a line before",
     }
     assert (second["line"], second["file"]) == (1, str(damaged / "images.txt"))
-    counts = {"photos": 2, "classes": 2, "boxes": 2, "masks": 0, "without": 0}
+    counts = {"samples": 2, "classes": 2, "boxes": 2, "masks": 0, "without": 0}
     assert summary == {"kind": "cub", "name": "cub", "split": "train", **counts, "problems": 2}
 
 
@@ -104,7 +104,7 @@ def test_an_empty_folder_of_photos(check: Check, tmp_path: Path) -> None:
     root = trees.wsol(tmp_path / "set")
     (root / "metadata" / "test" / "image_ids.txt").write_text("")
     code, out, _ = check(root)
-    assert code == 1 and "set test (wsol): 0 photos; " in out
+    assert code == 1 and "set test (wsol): 0 samples; " in out
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def check(file: Path, line: int | None, said: str, photos: int, found: DataSet) 
     assert message.startswith(f"{file}:{line}: " if line else f"{file}: "), message
     assert said in message and len(message.splitlines()) == 1 and len(message) < 500, message
     assert message in told(found)
-    assert found.counts()["photos"] >= photos - 1
+    assert found.counts()["samples"] >= photos - 1
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_an_empty_split(tmp_path: Path, text: str) -> None:
         (tmp_path / WSOL_LISTS / name).write_text(text, encoding="utf-8")
     (found,) = open_splits(tmp_path)
     check(tmp_path / WSOL_LISTS / "image_ids.txt", None, "has no photo in split test", 0, found)
-    assert found.counts() == {"photos": 0, "classes": 0, "boxes": 0, "masks": 0, "without": 0}
+    assert found.counts() == {"samples": 0, "classes": 0, "boxes": 0, "masks": 0, "without": 0}
 
 
 def test_no_photo_is_in_the_split(tmp_path: Path) -> None:

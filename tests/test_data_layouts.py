@@ -133,7 +133,7 @@ class TestWsolLists:
             for id, (label, names, ignore) in trees.MASKS.items()
         ]
         assert found.num_classes == 100
-        assert found.counts() == {"photos": 3, "classes": 2, "boxes": 0, "masks": 4, "without": 0}
+        assert found.counts() == {"samples": 3, "classes": 2, "boxes": 0, "masks": 4, "without": 0}
         (only,) = found.problems(pictures=True)
         assert "98 of 100 classes" in only.message
 

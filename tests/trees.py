@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.io import savemat
 
 W, H = 40, 30  # of every photo, unless a test says otherwise
 
@@ -146,4 +148,97 @@ def folders(root: Path) -> Path:
         photo(root / name)
     write(root / "dog" / "readme.txt", ["no picture"])
     photo(root / "cat" / ".hidden.jpg")
+    return root
+
+
+TINY_VAL = {  # photo -> WordNet id, box
+    "val_0.JPEG": ("n02102040", (0, 0, 63, 63)),
+    "val_1.JPEG": ("n01440764", (5, 6, 7, 8)),
+    "val_10.JPEG": ("n03000684", (1, 2, 1, 2)),  # one pixel
+}
+
+
+def tiny(root: Path) -> Path:
+    """Tiny-ImageNet-200: tabs between the fields, 64x64 photos, class ids in no order."""
+    write(root / "wnids.txt", reversed(WNIDS))
+    write(root / "words.txt", (f"{wnid}\tsome thing" for wnid in WNIDS))
+    for wnid in WNIDS:
+        lines = [f"{wnid}_{index}.JPEG\t{index}\t1\t50\t60" for index in (0, 10)]
+        write(root / "train" / wnid / f"{wnid}_boxes.txt", lines)
+        for index in (0, 10):
+            photo(root / "train" / wnid / "images" / f"{wnid}_{index}.JPEG", (64, 64))
+    lines = ["\t".join(map(str, (name, wnid, *box))) for name, (wnid, box) in TINY_VAL.items()]
+    write(root / "val" / "val_annotations.txt", lines)
+    for name in (*TINY_VAL, "test_0.JPEG"):
+        photo(root / name.partition("_")[0] / "images" / name, (64, 64))
+    return root
+
+
+def voc(root: Path, inner: str = "VOCdevkit/VOC2007", classes: bool = True) -> Path:
+    """PASCAL VOC: photo 1 shows a dog, photo 2 two cats and a dog, photo 3 nothing; 1 is for training, the rest val."""
+    base = root / inner
+    objects = {1: [("dog", (6, 2, 38, 29))], 2: [("cat", (1, 1, 40, 30)), ("dog", (2, 2, 9, 9)), ("cat", (3, 4, 5, 6))]}
+    for number in (1, 2, 3):
+        stem = f"00000{number}"
+        found = objects.get(number, [])
+        xml(base / "Annotations" / f"{stem}.xml", "", [box for _, box in found])
+        text = (base / "Annotations" / f"{stem}.xml").read_text()
+        for name, _ in found:
+            text = text.replace("<name></name>", f"<name>{name}</name>", 1)
+        (base / "Annotations" / f"{stem}.xml").write_text(
+            text.replace(f">{stem}</filename>", f">{stem}.jpg</filename>")
+        )
+        photo(base / "JPEGImages" / f"{stem}.jpg")
+    write(base / "ImageSets" / "Main" / "train.txt", ["000001"])
+    write(base / "ImageSets" / "Main" / "val.txt", ["000002", "000003"])
+    for name in ("cat", "dog", "pottedplant") if classes else ():
+        write(base / "ImageSets" / "Main" / f"{name}_train.txt", ["000001 -1"])
+    return root
+
+
+COCO = {
+    "categories": [{"id": 18, "name": "dog"}, {"id": 3, "name": "car"}],
+    "images": [
+        {"id": 7, "file_name": "a.jpg", "width": W, "height": H},
+        {"id": 2, "file_name": "sub/b.jpg", "width": W, "height": H},
+        {"id": 9, "file_name": "c.jpg"},
+    ],
+    "annotations": [
+        {"id": 1, "image_id": 7, "category_id": 18, "bbox": [1.5, 2, 10, 20.25], "iscrowd": 0},
+        {"id": 2, "image_id": 2, "category_id": 3, "bbox": [0, 0, W, H]},
+        {"id": 3, "image_id": 7, "category_id": 3, "bbox": [3, 3, 1, 1], "iscrowd": 0},
+        {"id": 4, "image_id": 7, "category_id": 18, "bbox": [5, 5, 6, 6], "iscrowd": 0},
+        {"id": 5, "image_id": 9, "category_id": 18, "bbox": [0, 0, 9, 9], "iscrowd": 1, "segmentation": {}},
+    ],
+}
+
+
+def coco(root: Path, file: str = "annotations/instances_val2017.json", photos: str = "val2017") -> Path:
+    """COCO: a photo of two classes, one of one, and one of a crowd alone."""
+    write(root / file, [json.dumps(COCO)])
+    for image in COCO["images"]:
+        photo(root / photos / str(image["file_name"]))
+    return root
+
+
+def yolo(root: Path, images: str = "images/train", labels: str = "labels/train") -> Path:
+    """YOLO: a photo of two classes, one without objects, one without a label file."""
+    write(root / "data.yaml", ["train: ../elsewhere", "nc: 2", "names: [cat, dog]"])
+    write(root / labels / "a.txt", ["1 0.5 0.5 1 1", "0 0.25 0.5 0.5 0.25", "1 0.125 0.125 0.25 0.25"])
+    write(root / labels / "deep" / "b.txt", [])
+    for name in ("a.jpg", "deep/b.png", "c.jpg"):
+        photo(root / images / name)
+    return root
+
+
+def caltech(root: Path, boxes: bool = True) -> Path:
+    """Caltech-101 with the MATLAB files of its annotations."""
+    for name, folder in {"Faces": "Faces_2", "ant": "ant", "BACKGROUND_Google": ""}.items():
+        for index in (1, 2):
+            photo(root / "101_ObjectCategories" / name / f"image_000{index}.jpg")
+            if boxes and folder:
+                file = root / "Annotations" / folder / f"annotation_000{index}.mat"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                box = np.array([[2, 20, 3 + index, 30]], dtype=np.uint16)  # top, bottom, left, right
+                savemat(file, {"box_coord": box, "obj_contour": np.zeros((2, 9))})
     return root

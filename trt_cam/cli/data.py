@@ -57,9 +57,9 @@ def summarize(found: DataSet, problems: int, as_json: bool) -> None:
         return
     words = [
         f"{counts[what]:,} {what}"
-        for what in ("photos", "classes", "boxes", "masks")
-        if counts[what] or what == "photos"
+        for what in ("samples", "classes", "boxes", "masks")
+        if counts[what] or what == "samples"
     ]
-    words += [f"{counts['without']:,} photos without a box"] if counts["boxes"] or counts["masks"] else []
+    words += [f"{counts['without']:,} without a box"] if counts["boxes"] or counts["masks"] else []
     end = "no problem" if not problems else f"{problems:,} problem{'s' * (problems > 1)}"
     say(f"{found.name} {found.split} ({found.kind}): {', '.join(words)}; {end}")

@@ -69,8 +69,12 @@ def audit(table: Table, photos: Folder, masks: Folder, *, pictures: bool, inclus
     yield from _classes(table)
     yield from _thin_boxes(table, inclusive)
     counts, some = table.counts, bool(table.counts.any() or table.masks)
+    last = ""
     for row in (row for row in range(len(table)) if row not in table.refused):
         file, line = table.places[row]
+        before, last = last, table.name(row)
+        if last == before and table.size(row):  # the same photo, for another class
+            continue
         for message in _row(table, row, photos, masks, pictures, inclusive):
             yield Problem(file or photos.at(table.name(row)), line, message)
         if some and table.labels[row] >= 0 and not counts[row] and row not in table.masks:

@@ -6,18 +6,25 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from trt_cam.data.caltech import Caltech101
+from trt_cam.data.coco import Coco
 from trt_cam.data.cub import Cub
 from trt_cam.data.folders import ClassFolders, Photos
 from trt_cam.data.ilsvrc import Ilsvrc, TsCamLists
 from trt_cam.data.problems import leads_out, printable
 from trt_cam.data.samples import DataSet, existing_folder
+from trt_cam.data.tiny_imagenet import TinyImageNet
+from trt_cam.data.voc import Voc
 from trt_cam.data.wsol import WsolLists
+from trt_cam.data.yolo import Yolo
 from trt_cam.errors import DatasetError, InputError
 
 # In the order they are looked for: a tree that two kinds could read goes to the first.
-KINDS: dict[str, type[DataSet]] = {
-    reader.kind: reader for reader in (WsolLists, Cub, TsCamLists, Ilsvrc, ClassFolders, Photos)
-}
+_READERS: tuple[type[DataSet], ...] = (
+    *(WsolLists, Cub, TsCamLists, TinyImageNet, Voc, Coco, Yolo, Caltech101, Ilsvrc),
+    *(ClassFolders, Photos),
+)
+KINDS = {reader.kind: reader for reader in _READERS}
 
 
 def load_dataset(

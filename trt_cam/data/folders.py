@@ -54,13 +54,14 @@ class ClassFolders(DataSet):
             label = table.add_class(name, (self.photos.at(join(top, name)), None))
             for photo in pictures(self.photos, join(top, name), report):
                 rows[photo] = table.add(photo, (None, None), label)
-        self._read_boxes(rows, table, report)
+        self.read_boxes(rows, table, report)
 
     def class_folders(self, folders: list[str]) -> list[str]:
         """Those of the folders that are classes."""
         return folders
 
-    def _read_boxes(self, rows: dict[str, int], table: Table, report: Report) -> None:
+    def read_boxes(self, rows: dict[str, int], table: Table, report: Report) -> None:
+        """The boxes of a table, for photos by name."""
         path = self.boxes or self.root / "boxes.csv"
         if self.boxes is None and not path.is_file():
             return

@@ -137,6 +137,8 @@ def cannot(error: OSError) -> str:
 
 def unsafe(name: str) -> str:
     """Why a name may not be opened, by its letters alone; empty if it may."""
+    if not name.isascii() and not _encodable(name):
+        return f"needs the name of a file, but {quoted(name)} has letters that none can have"
     suspect = ".." in name or "\0" in name or name[1:2] == ":" or name[:1] in "/\\ \t"  # "" is in it too
     if not suspect or not _UNSAFE.search(name):  # the pattern alone would cost a second for a million names
         return ""
@@ -149,6 +151,14 @@ def unsafe(name: str) -> str:
     else:
         kind = "has a drive letter" if name[1:2] == ":" else "has .. in it"
     return f"needs a name below the data set's folder, but {quoted(name)} {kind}"
+
+
+def _encodable(name: str) -> bool:
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def leads_out(root: Path, name: str) -> str:

@@ -174,14 +174,14 @@ class DataSet(Sequence[Sample]):
         yield from audit(table, self.photos, self.masks, pictures=pictures, inclusive=self.inclusive)
 
     def counts(self) -> dict[str, int]:
-        """Photos, classes that occur, boxes, masks, and photos without either, as far as the lists can be read."""
+        """Samples, classes that occur, boxes, masks, and samples without either, as far as the lists can be read."""
         table = self.__dict__.get("_table") or self._read(ignore)
         labels = np.array(table.labels, dtype=np.int64)
         masks = np.zeros(len(table), dtype=np.int64)
         for row, names in table.masks.items():
             masks[row] = len(names)
         return {
-            "photos": len(table),
+            "samples": len(table),
             "classes": len(np.unique(labels[labels >= 0])),
             "boxes": int(table.counts.sum()),
             "masks": int(masks.sum()),

@@ -27,7 +27,7 @@ class Texts(Sequence[str]):
 
     def append(self, text: str) -> None:
         """Add one at the end."""
-        self._bytes += text.encode("utf-8", "surrogateescape")
+        self._bytes += text.encode("utf-8", "surrogatepass")
         self._ends.append(len(self._bytes))
 
     def __len__(self) -> int:
@@ -42,7 +42,7 @@ class Texts(Sequence[str]):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]
         start = self._ends[index - 1] if index else 0
-        return self._bytes[start : self._ends[index]].decode("utf-8", "surrogateescape")
+        return self._bytes[start : self._ends[index]].decode("utf-8", "surrogatepass")
 
 
 class Places:
