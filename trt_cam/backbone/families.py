@@ -45,7 +45,7 @@ def describe(model: nn.Module) -> Backbone:
         if found is not None:
             return found
     raise UnsupportedModelError(
-        f"no model family fits {type(inner).__name__}: needed a timm model (forward_features and forward_head) "
+        f"no model family fits {type(inner).__name__}: needed a timm model (forward_features and forward_head), "
         "a ViT, DeiT or DINOv2 of transformers, or torchvision's VisionTransformer; pass one of these"
     )
 
