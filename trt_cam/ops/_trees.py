@@ -61,8 +61,8 @@ def regions(framed: Array, levels: Array, *, corners: bool, largest: bool) -> tu
 
 
 def _compass(width: int) -> tuple[Array, Array, Array]:
-    """East, north-east and so on, counterclockwise: as steps of position, of column and of row."""
-    rights, downs = np.array([1, 1, 0, -1, -1, -1, 0, 1]), np.array([0, -1, -1, -1, 0, 1, 1, 1])
+    """East, north-east and so on, counterclockwise, two rounds: as steps of position, of column and of row."""
+    rights, downs = np.array([1, 1, 0, -1, -1, -1, 0, 1] * 2), np.array([0, -1, -1, -1, 0, 1, 1, 1] * 2)
     return downs * width + rights, rights, downs
 
 
@@ -200,7 +200,8 @@ def outline(level: int, start: int, ground: Any) -> int:
     """Twice the area within the outline of the region whose first pixel in reading order is ``start``.
 
     The polygon through the centres of the border pixels, as OpenCV's ``contourArea`` has it, walked with the outside on
-    the right hand: at every pixel the search for the next one goes on counterclockwise from the way back.
+    the right hand: at every pixel the search for the next one goes counterclockwise from the way back. The way next to
+    that one never leads on: its pixel was found outside a step before.
     """
     grey, _, _, steps, rights, downs = ground
     turn = 0  # the ways 1 to 4 leave the region
@@ -210,11 +211,12 @@ def outline(level: int, start: int, ground: Any) -> int:
             return 0
     end, here, x, area = start + steps[turn], start, 0, 0
     while True:
-        turn = (turn + 1) & 7
-        while grey[here + steps[turn]] < level:
-            turn = (turn + 1) & 7
+        turn += 2
         there = here + steps[turn]
+        while grey[there] < level:
+            turn += 1
+            there = here + steps[turn]
         area += (2 * x + rights[turn]) * downs[turn]
         if there == start and here == end:
             return abs(area)
-        x, here, turn = x + rights[turn], there, turn ^ 4
+        x, here, turn = x + rights[turn], there, (turn & 7) ^ 4
