@@ -377,24 +377,25 @@ def test_overlaps_by_definition(rng):
 
 def test_of_equal_logits_the_lower_class_is_first():
     assert top_classes([1.0, 3.0, 3.0, -1.0]).tolist() == [1, 2, 0, 3, -1]
-    assert top_classes(np.zeros(7, np.float32)).tolist() == [0, 1, 2, 3, 4]
+    assert top_classes(np.zeros(1000, np.float32)).tolist() == [0, 1, 2, 3, 4]
 
 
 # ---- many photos
 
 
-def random_results(rng, count=40, protocol="maxboxacc_v2", thresholds=None, first=0, quality=0.5):
-    """Photos with a noisy map around their first box."""
-    results = LocalizationResults(protocol, np.array([0.0, 0.1, 0.3, 0.5, 0.7]) if thresholds is None else thresholds)
+def random_results(rng, count=40, protocol="maxboxacc_v2", thresholds=None, first=0, noise=0.8):
+    """Photos with a map of noise, their first box in it, more or less hot, and up to three other hot spots."""
+    results = LocalizationResults(protocol, np.array([0.0, 0.2, 0.4, 0.6, 0.8]) if thresholds is None else thresholds)
     for index in range(first, first + count):
         H, W = (int(side) for side in rng.integers(60, 200, 2))
-        boxes = np.sort(rng.random((int(rng.integers(1, 3)), 2, 2)), axis=1).reshape(-1, 4) * [W, H, W, H]
-        x0, y0, x1, y1 = (boxes[0] / [W, H, W, H] * 12).astype(int)
-        heat = rng.random((12, 12)) * quality
-        heat[y0 : y1 + 1, x0 : x1 + 1] += 1 - quality
+        corners = np.sort(rng.random((int(rng.integers(1, 3)), 2, 2)), axis=1).reshape(-1, 4)  # shares of the photo
+        grid = rng.random((12, 12)) * rng.random() * noise
+        for x0, y0, x1, y1 in (corners[0], *np.tile(rng.random((int(rng.integers(4)), 2)), 2) + [0, 0, 0.2, 0.2]):
+            grid[int(y0 * 12) : int(y1 * 12) + 1, int(x0 * 12) : int(x1 * 12) + 1] += 0.3 + rng.random()
         label, logits = int(rng.integers(8)), rng.normal(size=8)
         logits[label] += 1
-        results.add(index, f"{index}.jpg", heat, np.floor(boxes), size=(H, W), label=label, logits=logits)
+        boxes, heat = np.floor(corners * [W, H, W, H]), results.protocol.heat(grid)
+        results.add(index, f"{index}.jpg", heat, boxes, size=(H, W), label=label, logits=logits)
     return results
 
 
@@ -407,10 +408,10 @@ def part_of(results, indices):
 def test_figures_by_a_plain_loop(rng):
     results = random_results(rng)
     rows = [results._rows[index] for index in range(40)]
-    found = figures(results, 0.3, draws=5)
+    found = figures(results, 0.6, draws=5)
     values = {name: [] for name in found.scores}
     for row in rows:
-        one, every, label, classes = row.largest[0, 2], row.every[0, 2], row.label[0], row.classes[0].tolist()
+        one, every, label, classes = row.largest[0, 3], row.every[0, 3], row.label[0], row.classes[0].tolist()
         for least in IOUS:
             values[f"gt_known_{least * 100:.0f}"].append(one >= least)
             values[f"any_box_{least * 100:.0f}"].append(every >= least)
@@ -422,10 +423,10 @@ def test_figures_by_a_plain_loop(rng):
     assert {name: figure.value for name, figure in found.scores.items()} == {
         name: pytest.approx(100 * sum(each) / 40) for name, each in values.items()
     }
-    assert found.boxes["50"].value == sum(int(row.count[0, 2]) for row in rows) / 40
+    assert found.boxes["50"].value == sum(int(row.count[0, 3]) for row in rows) / 40
     assert sum(found.errors.values()) == 40 and found.errors["right"] == sum(values["top1_loc"])
     assert found.errors["cls_wrong"] == 40 - sum(values["top1_cls"])
-    bins = [min(int(row.largest[0, 2] * 20), 19) for row in rows]
+    bins = [min(int(row.largest[0, 3] * 20), 19) for row in rows]
     assert found.iou_histogram["counts"] == [bins.count(i) for i in range(20)]
     assert found.curves["any_box_70"][4] == 100 * sum(row.every[0, 4] >= 0.7 for row in rows) / 40
     for name, (low, high) in SIZES.items():
@@ -441,7 +442,7 @@ def test_every_figure_says_where_its_threshold_came_from(rng):
     test, val = random_results(rng), random_results(rng, first=100)
     chosen = search_threshold(val, split="val")
     for threshold, source, split in (
-        (0.3, "fixed", ""),
+        (0.6, "fixed", ""),
         (chosen, "from-val", "val"),
         ("best", "best", "the photos reported"),
     ):
@@ -466,7 +467,7 @@ def test_every_figure_says_where_its_threshold_came_from(rng):
 
 
 def test_protocols_take_thresholds_from_where_they_say(rng):
-    chosen = Thresholds("from-val", "val", (0.1, 0.1, 0.1), (0.1, 0.3, 0.5))
+    chosen = Thresholds("from-val", "val", (0.2, 0.2, 0.2), (0.2, 0.4, 0.6))
     for name, accepted in {
         "maxboxacc": {"best", "fixed", "from-val"},
         "tscam": {"best", "fixed", "from-val"},
@@ -474,7 +475,7 @@ def test_protocols_take_thresholds_from_where_they_say(rng):
         "trt_fixed_v2": {"fixed"},
     }.items():
         results = random_results(rng, 3, name)
-        for source, threshold in (("best", "best"), ("fixed", 0.3), ("from-val", chosen)):
+        for source, threshold in (("best", "best"), ("fixed", 0.6), ("from-val", chosen)):
             if source in accepted:
                 assert figures(results, threshold, draws=2).thresholds.source == source
             else:
@@ -511,6 +512,14 @@ def test_results_are_kept_without_pickle(rng, tmp_path):
         assert all(array.dtype != object for array in part.state().values())
 
 
+def test_a_part_of_a_table_keeps_its_own_ground_truth(rng):
+    table = random_results(rng, 6).table()
+    rows = np.array([0, 1, 0, 0, 1, 1], dtype=bool)
+    part, truth = table.take(rows), by_image(table.truth, table.boxes)
+    assert part.name.tolist() == ["1.jpg", "4.jpg", "5.jpg"]
+    assert np.array_equal(part.truth, np.concatenate([truth[1], truth[4], truth[5]]))
+
+
 def test_without_logits_no_figure_counts_classes():
     results = LocalizationResults("maxboxacc", [0.5])
     results.add(3, "a", np.eye(5), [[0, 0, 5, 5]], size=(10, 10), label=2)
@@ -531,7 +540,7 @@ def test_centred_squares_by_definition(rng):
     assert ((squares[:, 2:] - squares[:, :2] + 1) == np.arange(1, 225)[:, None]).all()
     assert (abs(squares[:, 0] - (223 - squares[:, 2])) <= 1).all()
     results = random_results(rng)
-    table, found = results.table(), figures(results, 0.3, draws=2)
+    table, found = results.table(), figures(results, 0.6, draws=2)
     ious = square_ious(table, 224)
     truth = by_image(table.truth, table.boxes)
     for i in range(0, 40, 7):
@@ -539,7 +548,9 @@ def test_centred_squares_by_definition(rng):
             assert ious[i, side - 1] == inclusive_iou(squares[side - 1 : side], truth[i]).max()
     rates = [max((ious[:, side] >= least).mean() for side in range(224)) for least in IOUS]
     for name, rate, least in zip(("30", "50", "70"), rates, IOUS, strict=True):
-        assert found.baselines[f"centred_square_{name}"].value == pytest.approx(100 * rate)
+        square = found.baselines[f"centred_square_{name}"]
+        assert square.value == pytest.approx(100 * rate)
+        assert (ious[:, round(square.threshold * 224) - 1] >= least).mean() == rate and square.source == "best"
         assert found.baselines[f"whole_image_{name}"].value == pytest.approx(100 * (ious[:, -1] >= least).mean())
     assert found.baselines["centred_square_v2"].value == pytest.approx(100 * np.mean(rates))
     small = table.share < 0.4
@@ -584,31 +595,31 @@ def test_bootstrap_against_a_plain_loop(rng):
 
 def test_the_interval_of_a_figure(rng):
     results = random_results(rng)
-    figure = figures(results, 0.3, draws=100, seed=5).scores["any_box_50"]
-    hits = results.table().every[:, 2] >= 0.5
+    figure = figures(results, 0.6, draws=100, seed=5).scores["any_box_50"]
+    hits = results.table().every[:, 3] >= 0.5
     low, high = bootstrap(lambda drawn: 100 * (drawn * hits).sum() / 40, 40, draws=100, seed=5)
     assert (figure.low, figure.high) == pytest.approx((low, high))
-    assert figures(results, 0.3, draws=100, seed=5).scores["any_box_50"] == figure
+    assert figures(results, 0.6, draws=100, seed=5).scores["any_box_50"] == figure
 
 
 def test_paired_by_a_plain_loop(rng):
-    first, second = random_results(np.random.default_rng(1)), random_results(np.random.default_rng(1), quality=0.8)
+    first, second = random_results(np.random.default_rng(1)), random_results(np.random.default_rng(1), noise=2.0)
     one, two = first.table(), second.table()
-    found = paired(first, second, 0.3, draws=100, seed=2)
-    difference = ((one.every[:, None, 2] >= IOUS).mean(axis=1) - (two.every[:, None, 2] >= IOUS).mean(axis=1)) * 100
+    found = paired(first, second, 0.6, draws=100, seed=2)
+    difference = ((one.every[:, None, 3] >= IOUS).mean(axis=1) - (two.every[:, None, 3] >= IOUS).mean(axis=1)) * 100
     assert found.value == pytest.approx(difference.mean()) and found.score == "maxboxacc_v2"
     assert (found.won, found.lost) == ((difference > 1e-9).sum(), (difference < -1e-9).sum())
     low, high = bootstrap(lambda drawn: drawn @ difference / 40, 40, draws=100, seed=2)
     assert (found.low, found.high) == pytest.approx((low, high))
-    apart = [figures(each, 0.3, draws=2).scores["maxboxacc_v2"].value for each in (first, second)]
+    apart = [figures(each, 0.6, draws=2).scores["maxboxacc_v2"].value for each in (first, second)]
     assert found.value == pytest.approx(apart[0] - apart[1]) and found.source == "fixed"
-    assert paired(second, first, 0.3, draws=2).value == pytest.approx(-found.value)
-    both = paired(first, second, (0.3, search_threshold(second)), score="top1_loc", draws=2)
+    assert paired(second, first, 0.6, draws=2).value == pytest.approx(-found.value)
+    both = paired(first, second, (0.6, search_threshold(second)), score="top1_loc", draws=2)
     assert both.source == "fixed, from-val" and both.thresholds[1][0].split == "val"
 
 
 def test_cross_fitted_thresholds_are_chosen_on_the_other_half():
-    first, second = random_results(np.random.default_rng(1)), random_results(np.random.default_rng(1), quality=0.8)
+    first, second = random_results(np.random.default_rng(1)), random_results(np.random.default_rng(1), noise=2.0)
     found = paired(first, second, "cross-fit", score="gt_known_50", draws=2)
     total, odd = [], np.arange(40) % 2 == 1
     for results in (first, second):
@@ -718,6 +729,9 @@ def test_refuses_to_pair_what_does_not_match(rng):
     first = random_results(rng, 6)
     with pytest.raises(DatasetError, match=r"got 6 and 5, of which \(5, '5.jpg'\) and others"):
         paired(first, part_of(first, range(5)), "best")
+    renamed = LocalizationResults.from_state(first.state() | {"name": np.array(list("abcdef"))})
+    with pytest.raises(DatasetError, match="the same photos were needed, got 6 and 6"):
+        paired(first, renamed, "best")
     with pytest.raises(InputError, match="maxboxacc_v2 on 224 pixels and tscam on 224 pixels"):
         paired(first, random_results(rng, 6, "tscam"), "best")
     with pytest.raises(InputError, match="score must be one of .*, got 'gt_known'"):

@@ -6,6 +6,7 @@ They take a box's last pixel and read it as inclusive: every width and height ha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 from trt_cam.errors import InputError
 from trt_cam.metrics.protocols import Protocol
-from trt_cam.ops.thresholds import ThresholdBoxes, boxes_at_thresholds
+from trt_cam.ops.boxes import Select
+from trt_cam.ops.thresholds import boxes_at_thresholds
 
 KINDS = ("right", "multi_instances", "region_part", "region_more", "region_wrong")
 
@@ -63,21 +65,15 @@ def overlaps(
     if not len(truth):
         raise InputError("overlaps need at least one ground-truth box, got none")
     heat = np.asarray(heat)
-    one = boxes_at_thresholds(heat, thresholds, select="largest")
-    box = _with_empty(one, heat.shape, protocol)  # (L, 4)
-    many = boxes_at_thresholds(heat, thresholds, select="all")
-    counts = np.diff(many.offsets)  # (L,)
-    empty = np.array([protocol.empty])
-    best = np.full(len(counts), inclusive_iou(empty, truth).max())
-    if len(many.boxes):
-        ious = inclusive_iou(_corners(many.boxes, heat.shape, protocol), truth).max(axis=1)  # (K,)
-        best[counts > 0] = np.maximum.reduceat(ious, many.offsets[:-1][counts > 0])
+    one, _, at = _boxes(heat, thresholds, "largest", protocol)
+    every, offsets, at_every = _boxes(heat, thresholds, "all", protocol)
+    ious = inclusive_iou(every, truth).max(axis=1)  # (K,)
     return Overlaps(
-        box[one.index],
-        inclusive_iou(box, truth).max(axis=1)[one.index],
-        best[many.index],
-        np.maximum(counts, 1)[many.index],
-        error_kinds(box, truth, protocol)[one.index],
+        one[at],
+        inclusive_iou(one, truth).max(axis=1)[at],
+        np.maximum.reduceat(ious, offsets[:-1])[at_every],
+        np.diff(offsets)[at_every],
+        error_kinds(one, truth, protocol)[at],
     )
 
 
@@ -142,16 +138,16 @@ def top_classes(logits: npt.ArrayLike, count: int = 5) -> NDArray[np.int64]:
     return np.pad(best, (0, count - len(best)), constant_values=-1).astype(np.int64)
 
 
-def _with_empty(found: ThresholdBoxes, shape: tuple[int, ...], protocol: Protocol) -> NDArray[np.int64]:
-    """One box for each level (L, 4)."""
-    rows = np.tile(np.array(protocol.empty, dtype=np.int64), (len(found.levels), 1))
-    rows[np.diff(found.offsets) > 0] = _corners(found.boxes, shape, protocol)
-    return rows
-
-
-def _corners(boxes: NDArray[np.int64], shape: tuple[int, ...], protocol: Protocol) -> NDArray[np.int64]:
-    H, W = shape
-    return np.minimum(boxes, [W, H, W - 1, H - 1]) if protocol.clip else boxes
+def _boxes(
+    heat: NDArray[Any], thresholds: NDArray[np.float64], select: Select, protocol: Protocol
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Boxes (K, 4) of one grey level after another in the evaluator's corners, offsets (L + 1,), level of each (T,)."""
+    found = boxes_at_thresholds(heat, thresholds, select=select)
+    if not len(found.boxes):  # no foreground at any threshold: one box at one level stands for all
+        return np.array([protocol.empty]), np.array([0, 1]), np.zeros(len(thresholds), dtype=np.int64)
+    H, W = heat.shape
+    corners = np.minimum(found.boxes, [W, H, W - 1, H - 1]) if protocol.clip else found.boxes
+    return corners, found.offsets, found.index
 
 
 def _intersections(

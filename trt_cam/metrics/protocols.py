@@ -46,7 +46,7 @@ class Protocol:
         Whether a box's far corner, one pixel too far as the evaluators take it, is held within the map.
     empty : x0, y0, x1, y1
         The box of a map without foreground.
-    truncate_late
+    quotient_first
         Ground truth is ``trunc(x * grid / W)``; True is ``trunc(clip(x / W * grid, 0, grid - 1))``.
     first_box_only
         Whether further ground-truth boxes of a photo are left out.
@@ -62,7 +62,7 @@ class Protocol:
     dtype: str = "float64"
     clip: bool = True
     empty: tuple[int, int, int, int] = (0, 0, 0, 0)
-    truncate_late: bool = False
+    quotient_first: bool = False
     first_box_only: bool = False
     strict: bool = False
 
@@ -117,7 +117,7 @@ _TSCAM = Protocol(
     dtype="float32",
     clip=False,
     empty=(0, 0, 1, 1),
-    truncate_late=True,
+    quotient_first=True,
     strict=True,
 )
 PRESETS: dict[str, Protocol] = {
@@ -166,7 +166,7 @@ def get_protocol(name: str, *, size: int = GRID) -> Protocol:
     if name not in PRESETS:
         raise InputError(f"protocol must be one of {', '.join(PRESETS)}, got {name!r}")
     check_count(size, "size", 2)
-    if size != GRID and not PRESETS[name].truncate_late:
+    if size != GRID and not PRESETS[name].quotient_first:
         raise InputError(f"protocol {name!r} compares on {GRID} pixels whatever the input, got a size of {size}")
     return replace(PRESETS[name], grid=int(size))
 
@@ -191,7 +191,7 @@ def scale_boxes(boxes: npt.ArrayLike, size: tuple[int, int], protocol: Protocol)
     scale = np.array([size[1], size[0]] * 2, dtype=np.float64)
     if protocol.first_box_only:
         corners = corners[:1]
-    if protocol.truncate_late:
+    if protocol.quotient_first:
         corners = np.clip(corners / scale * protocol.grid, 0, protocol.grid - 1)
     else:
         corners = corners * protocol.grid / scale
