@@ -24,6 +24,7 @@ from trt_cam.errors import DatasetError, InputError, UnsupportedModelError
 from trt_cam.explainers import Explainer, list_explainers
 from trt_cam.measuring import Batches, Measure, Method, Read, Results, from_arrays
 from trt_cam.metrics.protocols import get_protocol, threshold_list
+from trt_cam.ops._checks import check_count
 from trt_cam.pipeline import bind, input_size, name_of, own_refine, place
 from trt_cam.runs import Run, World
 from trt_cam.targets import resolve_target
@@ -122,6 +123,9 @@ def evaluate(
     InputError, DatasetError, OutputError
         An option, the data set or the folder cannot be used. A broken photo is a line of ``failures``.
     """
+    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("limit", limit, 1)):
+        if value is not None:
+            check_count(value, name, least)
     data = data if isinstance(data, DataSet) else load_dataset(Path(data))
     net = place(model, device)
     rows = bound(methods, net, refine)
@@ -131,24 +135,11 @@ def evaluate(
     indices = selected(data, part, limit)
     measure = Measure(rows, data, class_indices(data, net, classes), chosen, thresholds)
     batches = Batches(data, indices, preprocessing(net), pixels, chosen, batch_size)
-    identity = {
-        "trt_cam": __version__,
-        "data": {
-            "name": data.name,
-            "split": data.split,
-            "part": part,
-            "photos": len(indices),
-            "ids": of_ids(data, indices),
-        },
-        "model": {"name": name_of(model, net), "weights": of_weights(net)},
-        "methods": [[row.name, repr(row.explain.explainer), row.refine] for row in rows],
-        "protocol": chosen.name,
-        "interval": interval,
-        "size": list(pixels),
-        "batch_size": batch_size,
-    }
-    kept = tempfile.TemporaryDirectory() if out is None else None
+    identity = identity_of(measure, batches, name_of(model, net), part, interval)
     world = World.current()
+    kept = tempfile.TemporaryDirectory() if out is None else None
+    if kept and world.size > 1:
+        raise InputError("several processes need a folder that they share, got none; give out")
     run = Run(Path(kept.name if kept else os.fspath(out or "")), identity, resume=resume, world=world)
     work(run, measure, batches, world, workers, progress)
     return collected(run, measure, batches, data, name_of(model, net), kept)
@@ -228,12 +219,27 @@ def class_indices(data: DataSet, net: nn.Module, classes: Mapping[str, str | int
     return np.arange(count)
 
 
-def of_ids(data: DataSet, indices: npt.NDArray[np.int64]) -> str:
-    """A hash of the photos' names and their order."""
+def identity_of(measure: Measure, batches: Batches, model: str, part: str | None, interval: float) -> dict[str, Any]:
+    """All that the results depend on."""
+    net = measure.methods[0].explain.model
+    return {
+        "trt_cam": __version__,
+        "data": of_data(measure.data, batches.indices) | {"part": part},
+        "model": {"name": model, "weights": of_weights(net)},
+        "methods": [[row.name, repr(row.explain.explainer), row.refine] for row in measure.methods],
+        "protocol": measure.protocol.name,
+        "interval": interval,
+        "size": list(batches.size),
+        "batch_size": batches.batch_size,
+    }
+
+
+def of_data(data: DataSet, indices: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """What photos are evaluated: the data set, how many, and a hash of their names and their order."""
     found = hashlib.sha256()
     for index in indices.tolist():
         found.update(f"{data.ids[index]}\n".encode("utf-8", "surrogateescape"))
-    return found.hexdigest()[:16]
+    return {"name": data.name, "split": data.split, "photos": len(indices), "ids": found.hexdigest()[:16]}
 
 
 def of_weights(net: nn.Module) -> str:

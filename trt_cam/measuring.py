@@ -44,14 +44,17 @@ class Read:
     ----------
     pixels : (3, H, W)
         Normalised.
+    photo : (H, W)
+        Of the photo on disk, upright.
     size : (H, W)
-        Of the photo that its boxes refer to.
+        Of the photo that its boxes refer to, which may be a larger one.
     mask : (grid, grid) uint8 or None
         Of its object, where pixels are compared.
     """
 
     index: int
     pixels: Tensor | None = None
+    photo: tuple[int, int] = (0, 0)
     size: tuple[int, int] = (0, 0)
     mask: npt.NDArray[np.uint8] | None = None
     error: str = ""
@@ -96,7 +99,8 @@ class Batches(torch.utils.data.Dataset[list[Read]]):
             mask = self.mask(sample) if self.protocol.headline == "pxap" else None
         except (InputError, DatasetError) as error:
             return Read(index, error=str(error))
-        return Read(index, self.prepare.normalize(torch.from_numpy(pixels)[None])[0], sample.size or photo.size, mask)
+        ready = self.prepare.normalize(torch.from_numpy(pixels)[None])[0]
+        return Read(index, ready, photo.size, sample.size or photo.size, mask)
 
     def mask(self, sample: Sample) -> npt.NDArray[np.uint8]:
         """What the photo's masks say of each pixel of the protocol's grid."""
@@ -147,8 +151,8 @@ class Measure:
         -------
         dict
             For method i ``"i/..."`` of its results' state, ``"i/maps"`` (n, Gh, Gw) and ``"i/chances"`` (n, 2), of the
-            labelled and of the predicted class; ``"sizes"`` (n, 2) of the photos, height first; ``"failures"``, JSON of
-            pairs of index and reason.
+            labelled and of the predicted class; ``"sizes"`` (n, 2) of the photos on disk, height first;
+            ``"failures"``, JSON of pairs of index and reason.
         """
         failures = [(one.index, one.error) for one in photos if one.error]
         ready, samples, labels = [], [], []
@@ -175,7 +179,7 @@ class Measure:
             except (InputError, DatasetError) as error:
                 failures.append((one.index, str(error)))
         arrays: Arrays = {"failures": np.array(json.dumps(sorted(failures)))}
-        arrays["sizes"] = np.array([ready[place].size for place in kept]).reshape(-1, 2)
+        arrays["sizes"] = np.array([ready[place].photo for place in kept]).reshape(-1, 2)
         for number, table in enumerate(results):
             arrays |= {f"{number}/{name}": values for name, values in table.state().items()}
             if found:

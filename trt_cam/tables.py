@@ -221,29 +221,31 @@ def as_csv(rows: list[dict[str, Any]]) -> str:
 def as_markdown(rows: list[dict[str, Any]], source: str) -> str:
     """The table that is read: percent, with the threshold of the one box; "small" covers under 40 % of the photo."""
     first = rows[0]["figures"][source]
-    columns = [name for name in COLUMNS if name in first["scores"]]
-    small = [name for name in ("gt_known_50", "maxboxacc_v2") if name in columns]
-    heads = [COLUMNS[name] for name in columns] + [f"small, {COLUMNS[name]}" for name in small]
-    heads += ["boxes"] * ("boxes" in first)
-    lines = ["| method | at | " + " | ".join(heads) + " |", "|---" * (len(heads) + 2) + "|"]
-    for row in rows:
-        all_ = row["figures"][source]
-        at = all_["scores"].get("gt_known_50", {}).get("threshold")
-        cells = [f"{all_['scores'][name]['value']:.1f}" for name in columns]
-        cells += [
-            f"{all_['by_size']['small'][name]['value']:.1f}" if all_["by_size"]["small"]["photos"] else "-"
-            for name in small
-        ]
-        cells += [f"{all_['boxes']['50']['value']:.1f}"] * ("boxes" in first)
-        lines.append(f"| {row['name']} | {'-' if at is None else f'{at:.2f}'} | " + " | ".join(cells) + " |")
-    squares = first["baselines"]
-    cells = [f"{squares[square]['value']:.1f}" if (square := SQUARES.get(name)) in squares else "-" for name in columns]
-    cells += [
-        f"{first['by_size']['small'][SQUARES[name]]['value']:.1f}" if first["by_size"]["small"]["photos"] else "-"
-        for name in small
+    columns = [
+        (COLUMNS[name], ("scores", name), ("baselines", SQUARES.get(name)))
+        for name in COLUMNS
+        if name in first["scores"]
     ]
-    lines.append("| best centred square | - | " + " | ".join([*cells, *["1.0"] * ("boxes" in first)]) + " |")
+    for name in ("gt_known_50", "maxboxacc_v2"):
+        if name in first["scores"]:
+            columns.append((f"small, {COLUMNS[name]}", ("small", name), ("small", SQUARES[name])))
+    if "boxes" in first:
+        columns.append(("boxes", ("boxes", "50"), ("boxes", None)))
+    lines = ["| method | at | " + " | ".join(head for head, *_ in columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    for row in rows:
+        figures_of = row["figures"][source]
+        at = figures_of["scores"].get("gt_known_50", {}).get("threshold")
+        cells = [percent(figures_of, *place) for _, place, _ in columns]
+        lines.append(f"| {row['name']} | {'-' if at is None else f'{at:.2f}'} | " + " | ".join(cells) + " |")
+    cells = [percent(first, *place) for *_, place in columns]
+    lines.append("| best centred square | - | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def percent(figures_of: dict[str, Any], group: str, name: str | None) -> str:
+    """One figure of a record's; "-" where there is none."""
+    scores = figures_of["by_size"][group] if group in figures_of["by_size"] else figures_of[group]
+    return f"{scores[name]['value']:.1f}" if name in scores else "-"
 
 
 def rounded(value: Any) -> float | None:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trt_cam.cli.options import quieten
+from trt_cam.cli.options import named_values, quieten
 from trt_cam.cli.output import FAILURE, complain, say
 from trt_cam.errors import InputError
 
@@ -29,6 +29,7 @@ def add(commands: Any) -> None:
     parser.add_argument("data", metavar="DIR", help="a data set in the layout it is distributed in; see `trt-cam data`")
     parser.add_argument("--kind", default="auto", help="of data set (default: by what lies in the folder)")
     parser.add_argument("--split", help="which part, where there are several")
+    parser.add_argument("--data-option", action="append", default=[], metavar="NAME=VALUE", help="photos_root=DIR, ...")
     parser.add_argument("--part", choices=("odd", "even"), help="only photos with such a number in the file's name")
     parser.add_argument("--methods", default="auto", help="separated by commas; see `trt-cam methods`")
     parser.add_argument("--set", action="append", default=[], metavar="METHOD.NAME=VALUE", help="an option of a method")
@@ -59,14 +60,15 @@ def run(chosen: argparse.Namespace) -> int:
     from trt_cam.tables import as_markdown, shown, write
 
     threshold = parsed(chosen.threshold)
-    data = load_dataset(chosen.data, chosen.kind, chosen.split)
+    more = named_values(chosen.data_option, "--data-option")
+    data = load_dataset(chosen.data, chosen.kind, chosen.split, **more)
     val = None
     if threshold == "from-val" or chosen.val or chosen.val_split or chosen.val_part:
         if not (chosen.val or chosen.val_split or chosen.val_part):
             raise InputError(
                 "from-val needs other photos to choose on, got none; give --val, --val-split or --val-part"
             )
-        others = load_dataset(chosen.val or chosen.data, chosen.kind, chosen.val_split or chosen.split)
+        others = load_dataset(chosen.val or chosen.data, chosen.kind, chosen.val_split or chosen.split, **more)
         val = evaluated(chosen, others, chosen.val_part, Path(chosen.out) / "val")
     found = evaluated(chosen, data, chosen.part, Path(chosen.out) / "run" if val else Path(chosen.out))
     if World.current().rank == 0:

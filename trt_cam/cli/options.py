@@ -45,8 +45,13 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
 
 def dataset(chosen: argparse.Namespace) -> dict[str, str]:
     """What ``--set`` says of a data set, as keywords."""
-    pairs = [(one, *one.partition("=")) for one in chosen.set]
+    return named_values(chosen.set, "--set")
+
+
+def named_values(given: list[str], option: str) -> dict[str, str]:
+    """``NAME=VALUE`` texts as keywords."""
+    pairs = [(one, *one.partition("=")) for one in given]
     for one, name, equals, value in pairs:
         if not (name and equals and value):
-            raise InputError(f"--set needs NAME=VALUE, got {one!r}")
+            raise InputError(f"{option} needs NAME=VALUE, got {one!r}")
     return {name: value for _, name, _, value in pairs}
