@@ -30,6 +30,7 @@ LAYERS = {
     "localization": 6.2,
     "runs": 6.3,
     "measuring": 6.4,
+    "studies": 6.4,
     "evaluation": 7,
     "tables": 7.1,
     "report": 8,

@@ -353,6 +353,28 @@ class TestCommand:
         assert main([*words, "--resume"]) == 0
         assert capsys.readouterr().out == out
 
+    @pytest.mark.parametrize(("study", "rows"), [("selection", 16), ("u", 13), ("re-attention", 2), ("tables", 6)])
+    def test_studies(
+        self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], study: str, rows: int
+    ) -> None:
+        words = [
+            "evaluate",
+            str(data),
+            "--study",
+            study,
+            "--size",
+            "64",
+            "--limit",
+            "2",
+            "--out",
+            str(tmp_path / "run"),
+        ]
+        assert main(words) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == rows + 4 and lines[2].startswith("| trt")
+        held = json.loads((tmp_path / "run" / "metrics.json").read_text())
+        assert len({one["name"] for one in held["methods"]}) == rows
+
     @pytest.mark.parametrize(
         ("words", "code", "said"),
         [

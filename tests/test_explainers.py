@@ -217,6 +217,33 @@ def test_trt_is_the_localizers_product_and_its_refinement_spreads_the_class_map(
     assert not torch.allclose(spread, out.m_c)
 
 
+@pytest.mark.parametrize("refine", [None, "affinity"])
+def test_trt_with_another_selection_is_another_localizer(refine: str | None) -> None:
+    net, images = TRTLocalizer(FAMILIES["vit"]()).eval(), None
+    other = TRTLocalizer(FAMILIES["vit"](), u=3, mode="topk").eval()
+    other.load_state_dict(net.state_dict())
+    images = images_for(net.backbone).float()
+    target = torch.tensor([1, 6])
+    found = create_explainer("trt", net, u=3, mode="topk")(images, target, refine=refine)
+    expected = create_explainer("trt", other)(images, target, refine=refine)
+    assert torch.equal(found.grid, expected.grid) and torch.equal(found.logits, expected.logits)
+    plain = create_explainer("trt", net)(images, target, refine=refine).grid
+    assert not torch.allclose(plain, found.grid)
+    assert torch.equal(create_explainer("trt", net)(images, target, refine=refine).grid, plain)
+
+
+def test_without_re_attention_m_takes_the_place_of_m_t() -> None:
+    net = TRTLocalizer(FAMILIES["vit"](), relu=True).eval()
+    images, target = images_for(net.backbone).float(), torch.tensor([[1, 6], [2, 0]])
+    with torch.no_grad():
+        out = net(images, target)
+    found = create_explainer("trt", net, re_attention=False)(images, target)
+    torch.testing.assert_close(found.grid, out.m.unflatten(1, (4, 4))[:, None] * out.m_c.relu())
+    assert not torch.allclose(found.grid, out.fused)
+    with pytest.raises(InputError, match="mode='topk' needs the u that it is the unit of"):
+        create_explainer("trt", net, mode="topk")
+
+
 def test_every_method_on_a_localizer_ranks_classes_as_the_localizer_does() -> None:
     net = TRTLocalizer(FAMILIES["vit"]()).eval()
     images = images_for(net.backbone).float()

@@ -32,6 +32,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--data-option", action="append", default=[], metavar="NAME=VALUE", help="photos_root=DIR, ...")
     parser.add_argument("--part", choices=("odd", "even"), help="only photos with such a number in the file's name")
     parser.add_argument("--methods", default="auto", help="separated by commas; see `trt-cam methods`")
+    parser.add_argument(
+        "--study", choices=("selection", "u", "re-attention", "tables"), help="the paper's, in place of --methods"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="METHOD.NAME=VALUE", help="an option of a method")
     parser.add_argument("--refine", default="default", help="default (the model's own), affinity, ncut or none")
     parser.add_argument("--protocol", help="maxboxacc, maxboxacc_v2, pxap, tscam, trt_fixed_v2 or v2_val_threshold")
@@ -94,11 +97,12 @@ def evaluated(chosen: argparse.Namespace, data: Any, part: str | None, out: Path
     """One split."""
     from trt_cam.evaluation import evaluate
     from trt_cam.listing import methods_with_settings
+    from trt_cam.studies import STUDIES
 
     return evaluate(
         data,
         model=chosen.model,
-        methods=methods_with_settings(chosen.methods, chosen.set),
+        methods=STUDIES[chosen.study]() if chosen.study else methods_with_settings(chosen.methods, chosen.set),
         refine=None if chosen.refine == "none" else chosen.refine,
         protocol=chosen.protocol,
         interval=chosen.interval,

@@ -78,6 +78,10 @@ class Explainer:
         """Which of ``count`` blocks' attention is read: from the first, and up to the second, exclusive."""
         return getattr(self, "start_block", 0), count
 
+    def localizer_settings(self) -> dict[str, Any]:
+        """What a TRT localizer is told beside the target, where it is run whole."""
+        return {}
+
     def settings(self) -> dict[str, Any]:
         """The settings of this method by name."""
         return dict(vars(self))

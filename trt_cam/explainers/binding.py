@@ -200,7 +200,8 @@ class BoundExplainer:
     def look(self, images: Tensor, needs: frozenset[str], target: Any) -> Observation:
         """One forward. Of a TRT localizer, methods that need its heads run it whole, others its backbone."""
         if self.reads_localizer:
-            return observe(self.backbone, images, needs & {"middle"}, via=self.localizer, target=target)
+            told = self.explainer.localizer_settings()
+            return observe(self.backbone, images, needs & {"middle"}, via=self.localizer, target=target, **told)
         reshape = getattr(self.explainer, "reshape_transform", None)
         needs = needs | ({"features"} if self.head is not None else set())
         start = getattr(self.explainer, "start_block", 0)

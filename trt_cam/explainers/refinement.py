@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
@@ -23,10 +24,25 @@ class TRT(Explainer):
 
     of a ``TRTLocalizer``; M_T alone if it has no CAM branch. A refinement spreads M_C before the product and leaves M_T
     as it is (ours, not the paper's).
+
+    Parameters
+    ----------
+    u, mode
+        How much of m is kept, and what u means, in place of the model's own; see ``cdf_threshold``.
+    re_attention
+        False leaves out Eq. 9 and 10, for a study: M_T is m.
     """
 
     name = "trt"
     requires = frozenset({"trt"})
+
+    def __init__(self, u: float | None = None, mode: SelectionMode | None = None, re_attention: bool = True) -> None:
+        if mode is not None and u is None:
+            raise InputError(f"mode={mode!r} needs the u that it is the unit of, got none; give u")
+        self.u, self.mode, self.re_attention = u, mode, re_attention
+
+    def localizer_settings(self) -> dict[str, Any]:
+        return self.settings()
 
     def grid(self, seen: Observation, target: Tensor) -> Tensor:
         return seen.output.fused

@@ -56,7 +56,9 @@ class TPSM(nn.Module):
         head = nn.Linear(width, 1)
         return cls(copy_block(backbone), norm, head.to(next(backbone.blocks[-1].parameters())), **settings)
 
-    def forward(self, tokens: Tensor, m: Tensor, **block_args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, m: Tensor, *, u: float | None = None, mode: SelectionMode | None = None, **block_args: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Score the selected tokens and sum them up.
 
         Parameters
@@ -66,6 +68,8 @@ class TPSM(nn.Module):
             embeddings and bias tables fit, but no patch can read them.
         m : (B, N), at least 0
             Preliminary attention map.
+        u, mode
+            In place of the module's own, for a study.
         **block_args
             Further arguments of the block, such as ``rope``.
 
@@ -82,10 +86,11 @@ class TPSM(nn.Module):
                 f"tokens (B, S, D) and m (B, N <= S) were needed, got {tuple(tokens.shape)}, {tuple(m.shape)}"
             )
         prefix = tokens.shape[1] - m.shape[1]
-        keep = cdf_threshold(m, self.u, mode=self.mode)
+        u, mode = self.u if u is None else u, mode or self.mode
+        keep = cdf_threshold(m, u, mode=mode)
         if not keep.any(dim=1).all():
             warnings.warn(
-                f"no token selected at u = {self.u} ({self.mode}): one token alone reaches it; "
+                f"no token selected at u = {u} ({mode}): one token alone reaches it; "
                 "the map is the plain attention map there",
                 stacklevel=2,
             )

@@ -126,7 +126,15 @@ class TRTLocalizer(nn.Module):
         return count_classes(self.backbone)
 
     @torch.compiler.disable
-    def forward(self, images: Tensor, target: Tensor | None = None) -> TRTOutput:
+    def forward(
+        self,
+        images: Tensor,
+        target: Tensor | None = None,
+        *,
+        u: float | None = None,
+        mode: SelectionMode | None = None,
+        re_attention: bool = True,
+    ) -> TRTOutput:
         """Logits, maps and selection of one batch.
 
         Parameters
@@ -135,15 +143,20 @@ class TRTLocalizer(nn.Module):
             Preprocessed; any size that the backbone takes.
         target : (B,) or (B, T) int64, or None
             Classes whose maps are wanted; None is the first-ranked class.
+        u, mode
+            How much of m to keep, in place of the model's own, for a study.
+        re_attention
+            False leaves out Eq. 9 and 10, for a study: M_T is m.
         """
         check_images(images)
         parts = describe(self.backbone)
         grid_size = parts.grid_size(*images.shape[-2:])
         scored: dict[str, Any] = {}
+        chosen = {} if u is None else {"u": u, "mode": mode}
 
         def rewrite(rows: list[Tensor], tokens: Tensor, block_args: dict[str, Any]) -> Tensor:
             m = preliminary_map(rows, parts.prefix)
-            fusion, importance, keep = self.tpsm(tokens, m, **block_args)
+            fusion, importance, keep = self.tpsm(tokens, m, **chosen, **block_args)
             scored.update(m=m, importance=importance, keep=keep, tokens=tokens, block_args=block_args)
             return torch.cat([tokens[:, : parts.prefix], fusion[:, None]], dim=1)  # (B, P + 1, D)
 
@@ -151,7 +164,8 @@ class TRTLocalizer(nn.Module):
         taps = [] if reads == "tokens" else [self.backbone.get_submodule(reads)]
         tpsm_logits, tapped, penultimate_input = rewrite_last_block(parts, images, rewrite, taps)
         m, keep, importance = scored["m"], scored["keep"], scored["importance"]
-        m_t = reattention_map(m, keep, importance, divide=self.divide).unflatten(1, grid_size)
+        refined = reattention_map(m, keep, importance, divide=self.divide) if re_attention else m
+        m_t = refined.unflatten(1, grid_size)
         if self.cam is None:
             return TRTOutput(tpsm_logits, tpsm_logits, None, m, keep, importance, m_t, None, m_t)
         source = penultimate_input if self.cam_from == "penultimate-input" else scored["tokens"]
