@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trt_cam.cli.options import named_values, quieten
-from trt_cam.cli.output import FAILURE, complain, say
+from trt_cam.cli.options import classes_of, named_values, quieten
+from trt_cam.cli.output import FAILURE, Counter, complain, say
 from trt_cam.errors import InputError
 
 if TYPE_CHECKING:
@@ -117,40 +115,3 @@ def evaluated(chosen: argparse.Namespace, data: Any, part: str | None, out: Path
         resume=chosen.resume,
         progress=Counter() if sys.stderr.isatty() else None,
     )
-
-
-def classes_of(path: str | None) -> dict[str, str | int] | None:
-    """The file of ``--classes``."""
-    if path is None:
-        return None
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"--classes {path} must be a file of JSON, got: {error}") from None
-    if not isinstance(found, dict) or not all(isinstance(one, (str, int)) for one in found.values()):
-        raise InputError(
-            f"--classes {path} must hold one object, the data set's classes to the model's names or indices"
-        )
-    return found
-
-
-class Counter:
-    """Photos done, their rate and the time left, on one line of the terminal."""
-
-    def __init__(self) -> None:
-        self.start, self.first = time.monotonic(), -1
-
-    def __call__(self, done: int, count: int, failed: int) -> None:
-        self.first = done if self.first < 0 else self.first
-        rate = (done - self.first) / max(time.monotonic() - self.start, 1e-9)
-        left = f", {duration((count - done) / rate)} left" if rate > 0 else ""
-        failures = f", {failed} failed" if failed else ""
-        end = "\n" if done >= count else ""
-        say(f"\r{done}/{count} photos, {rate:.1f}/s{left}{failures}    ", sys.stderr, end=end)
-
-
-def duration(seconds: float) -> str:
-    """As 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 from typing import Any
 
 from trt_cam.errors import InputError
@@ -55,3 +57,18 @@ def named_values(given: list[str], option: str) -> dict[str, str]:
         if not (name and equals and value):
             raise InputError(f"{option} needs NAME=VALUE, got {one!r}")
     return {name: value for _, name, _, value in pairs}
+
+
+def classes_of(path: str | None) -> dict[str, str | int] | None:
+    """The file of ``--classes``."""
+    if path is None:
+        return None
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"--classes {path} must be a file of JSON, got: {error}") from None
+    if not isinstance(found, dict) or not all(isinstance(one, (str, int)) for one in found.values()):
+        raise InputError(
+            f"--classes {path} must hold one object, the data set's classes to the model's names or indices"
+        )
+    return found

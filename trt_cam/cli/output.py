@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -44,3 +45,25 @@ def say(text: str, stream: TextIO | None = None, end: str = "\n") -> None:
 def complain(text: str, kind: str = "error: ") -> None:
     """One line on stderr."""
     say(f"trt-cam: {kind}{' '.join(text.split())}", sys.stderr)
+
+
+class Counter:
+    """Photos done, their rate and the time left, on one line of the terminal."""
+
+    def __init__(self) -> None:
+        self.start, self.first = time.monotonic(), -1
+
+    def __call__(self, done: int, count: int, failed: int) -> None:
+        self.first = done if self.first < 0 else self.first
+        rate = (done - self.first) / max(time.monotonic() - self.start, 1e-9)
+        left = f", {duration((count - done) / rate)} left" if rate > 0 else ""
+        failures = f", {failed} failed" if failed else ""
+        end = "\n" if done >= count else ""
+        say(f"\r{done}/{count} photos, {rate:.1f}/s{left}{failures}    ", sys.stderr, end=end)
+
+
+def duration(seconds: float) -> str:
+    """As 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
