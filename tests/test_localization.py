@@ -234,6 +234,28 @@ class TestMany:
         with pytest.raises(InputError, match="empty"):
             localize(photos, model=tiny)
 
+    def test_a_map_that_is_not_finite_fails_its_photo_alone(self, tiny: torch.nn.Module, photos: list[Path]) -> None:
+        line = pipeline.Pipeline.build(tiny, "auto", None)
+        whole = line.explain
+
+        def holed(images: torch.Tensor, *args: Any, **options: Any) -> Any:
+            seen = whole(images, *args, **options)
+            seen.grid[1] = torch.nan
+            return seen
+
+        object.__setattr__(line, "explain", holed)
+        pairs = [(photo, None) for photo in photos]
+        found = list(line.stream(pairs, 5, strict=False))
+        assert [type(result) for result in found] == [Localization, Failure] + [Localization] * 3
+        assert str(photos[1]) in found[1].error and "finite" in found[1].error  # type: ignore[union-attr]
+        with pytest.raises(InputError, match="finite"):
+            list(line.stream(pairs, 5, strict=True))
+
+    def test_the_bytes_of_a_file_are_a_photo(self, tiny: torch.nn.Module, photos: list[Path]) -> None:
+        there, from_bytes = localize(photos[0], model=tiny), localize(photos[0].read_bytes(), model=tiny)
+        np.testing.assert_array_equal(from_bytes.grid, there.grid)
+        assert from_bytes.path is None and from_bytes.photo.size == there.photo.size
+
     def test_a_stream_is_read_one_batch_at_a_time(self, drawn: Any, tiny: torch.nn.Module) -> None:
         read = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import threading
 import warnings
@@ -68,6 +69,14 @@ class TestFiles:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         message = one_line(path)
         assert "damaged" in message or "not a picture" in message
+
+    def test_bytes_that_are_no_picture(self) -> None:
+        noise = io.BytesIO()
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(noise, "png")
+        assert "the file is not a picture" in one_line(b"")
+        assert "the file is not a picture" in one_line(b"not a picture")
+        assert "the file is damaged" in one_line(noise.getvalue()[:5000])
+        assert "the file has 3600 megapixels" in one_line(png_header(60_000, 60_000))
 
     def test_an_address_a_null_byte_and_an_empty_folder(self, tmp_path: Path) -> None:
         assert "download" in one_line("https://example.org/cat.jpg")

@@ -39,7 +39,7 @@ def localize(
     Parameters
     ----------
     images : a photo, a list of photos, or a preprocessed (B, 3, H, W) tensor
-        A photo is a path, a PIL image or an (H, W, 3) uint8 RGB array.
+        A photo is a path, the bytes of a file, a PIL image or an (H, W, 3) uint8 RGB array.
     model : None, name, folder or module
         None is the model inside the package; a name is one of timm's or "hf-hub:..."; a folder is a saved one.
     method : name of an explainer, or "auto"
@@ -70,7 +70,7 @@ def localize(
     InputError
         A photo or an option cannot be used; `iter_localize` goes on with the other photos instead.
     """
-    single = not isinstance(images, (Tensor, Sequence)) or isinstance(images, str)
+    single = not isinstance(images, (Tensor, Sequence)) or isinstance(images, (str, bytes))
     photos: Any = [images] if single else images
     options = dict(method=method, target=target, refine=refine, threshold=threshold, boxes=boxes, fit=fit, size=size)
     found = iter_localize(photos, model=model, device=device, batch_size=batch_size, **options, strict=True)

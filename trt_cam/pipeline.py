@@ -111,10 +111,13 @@ class Pipeline:
         """Results in the order of ``photos``, one batch in memory at a time."""
         remaining = iter(photos)
         while batch := list(islice(remaining, batch_size)):
-            ready = [self.read(source, target, strict=strict) for source, target in batch]
-            results = iter(self.run([one for one in ready if one.image is not None]))
-            for one in ready:
-                yield next(results) if one.image is not None else Failure(one.path, one.error)
+            yield from self.finish([self.read(source, target, strict=strict) for source, target in batch], strict)
+
+    def finish(self, ready: list[Ready], strict: bool) -> Iterator[Localization | Failure]:
+        """Results of one batch as it was read; those that could not be read are told in their places."""
+        results = iter(self.run([one for one in ready if one.image is not None], strict))
+        for one in ready:
+            yield next(results) if one.image is not None else Failure(one.path, one.error)
 
     def read(self, source: Any, target: int | None, *, strict: bool) -> Ready:
         """One photo as the model's input; a bad one is an error, or says so where it is not ``strict``."""
@@ -144,12 +147,12 @@ class Pipeline:
         pixels = (image.detach().cpu().float() * std + mean).clamp(0, 1) * 255
         return Image.fromarray(pixels.round().byte().permute(1, 2, 0).contiguous().numpy())
 
-    def run(self, ready: list[Ready]) -> list[Localization]:
+    def run(self, ready: list[Ready], strict: bool) -> list[Localization | Failure]:
         """One forward for all; for halves of them where a GPU's memory does not suffice."""
         if not ready:
             return []
         try:
-            return self.explained(ready)
+            return self.explained(ready, strict)
         except torch.cuda.OutOfMemoryError:
             if len(ready) == 1:
                 raise
@@ -163,9 +166,9 @@ class Pipeline:
             ) from error
         torch.cuda.empty_cache()
         half = len(ready) // 2
-        return self.run(ready[:half]) + self.run(ready[half:])
+        return self.run(ready[:half], strict) + self.run(ready[half:], strict)
 
-    def explained(self, ready: list[Ready]) -> list[Localization]:
+    def explained(self, ready: list[Ready], strict: bool) -> list[Localization | Failure]:
         place = next(self.model.parameters())
         images = torch.stack([one.image for one in ready if one.image is not None])  # (B, 3, H, W)
         asked = None if ready[0].target is None else torch.tensor([one.target for one in ready], device=place.device)
@@ -173,12 +176,16 @@ class Pipeline:
         grids = seen.evidence.detach().float().cpu()  # (B, Gh, Gw)
         chances = None if seen.logits is None else seen.logits.detach().float().softmax(dim=-1).cpu()  # (B, K)
         targets = [None] * len(ready) if seen.target is None else seen.target.tolist()
-        return [
-            self.result(
-                one, grid, seen.method, target, None if chances is None or target is None else chances[b, target]
-            )
-            for b, (one, grid, target) in enumerate(zip(ready, grids, targets, strict=True))
-        ]
+        found: list[Localization | Failure] = []
+        for b, (one, grid, target) in enumerate(zip(ready, grids, targets, strict=True)):
+            try:
+                chance = None if chances is None or target is None else chances[b, target]
+                found.append(self.result(one, grid, seen.method, target, chance))
+            except InputError as error:  # its map is not finite, which the maps of the others may be
+                if strict:
+                    raise
+                found.append(Failure(one.path, f"{one.path or 'a photo'}: {error}"))
+        return found
 
     def result(self, one: Ready, grid: Tensor, method: str, target: int | None, chance: Tensor | None) -> Localization:
         """Heat on the input, boxes there, and boxes on the photo."""

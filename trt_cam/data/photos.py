@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 import re
 import threading
@@ -10,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from trt_cam.data.frames import fit_photo as fit_photo
 from trt_cam.data.frames import frame_of as frame_of
 from trt_cam.errors import InputError
 
-Source = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]
+Source = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any]
 
 MAX_PIXELS = 178_956_970  # where PIL itself refuses by default; 0.54 GB once decoded
 SUFFIXES = frozenset(
@@ -57,7 +58,7 @@ def load_photo(source: Source) -> Image.Image:
 
     Parameters
     ----------
-    source : path, PIL image, or (H, W, 3) uint8 RGB array
+    source : path, bytes of a file, PIL image, or (H, W, 3) uint8 RGB array
         Any mode PIL reads: transparency is laid on white, 16 bits are scaled to 8, of an animation the first
         frame is taken, and the picture is turned upright by its EXIF orientation.
 
@@ -81,9 +82,11 @@ def open_photo(source: Source, *, at_least: tuple[int, int] | None = None) -> Ph
     if isinstance(source, Image.Image):
         _check_pixels(source.size, "the image")
         return _upright(source, "the image")
+    if isinstance(source, bytes):
+        return _decoded(io.BytesIO(source), "the file", at_least)
     if not isinstance(source, (str, os.PathLike)):
         raise InputError(
-            f"a photo must be a path, a PIL image or a uint8 array (H, W, 3); got {type(source).__name__}; "
+            f"a photo must be a path, bytes, a PIL image or a uint8 array (H, W, 3); got {type(source).__name__}; "
             "a preprocessed tensor must be (B, 3, H, W)"
         )
     return _from_file(os.fspath(source), at_least)
@@ -128,21 +131,25 @@ def _below(folder: str) -> Iterator[Path]:
 def _from_file(path: str, at_least: tuple[int, int] | None) -> Photo:
     path = os.path.expanduser(path)
     _check_file(path)
+    return _decoded(path, path, at_least)
+
+
+def _decoded(file: str | IO[bytes], name: str, at_least: tuple[int, int] | None) -> Photo:
     try:
         with _opening, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is our own
-            image = Image.open(path)
+            image = Image.open(file)
     except Image.DecompressionBombError as error:
         count = re.search(r"\d+", str(error))
-        raise _too_large(path, int(count.group()) if count else None) from None
+        raise _too_large(name, int(count.group()) if count else None) from None
     except Exception as error:  # decoders of damaged files raise nearly anything
-        raise InputError(f"{path} is not a picture that PIL can read; check that it opens in a viewer") from error
+        raise InputError(f"{name} is not a picture that PIL can read; check that it opens in a viewer") from error
     with image:
-        _check_pixels(image.size, path)
+        _check_pixels(image.size, name)
         full = image.size
         if at_least is not None and full[0] * full[1] > _LARGE:
             image.draft("RGB", (max(at_least), max(at_least)))  # upright or not, neither side gets too short
-        return _upright(image, path, reduced_from=full if image.size != full else None)
+        return _upright(image, name, reduced_from=full if image.size != full else None)
 
 
 def _check_file(path: str) -> None:
