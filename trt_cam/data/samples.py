@@ -150,6 +150,10 @@ class DataSet(Sequence[Sample]):
         """The samples' ids."""
         return self._table.ids
 
+    def photo_name(self, index: int) -> str:
+        """The name of a sample's picture below the folder of photos, with forward slashes; no file is looked at."""
+        return self._table.name(range(len(self))[index])
+
     @property
     def classes(self) -> tuple[str, ...] | None:
         """Names or WordNet ids of the classes, by label; None if the lists hold numbers only."""
