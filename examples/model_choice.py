@@ -99,7 +99,7 @@ def fitting(name: str, given: dict[str, Any]) -> tuple[dict[str, Any], tuple[int
 def intermediates(model: Any, images: Tensor) -> tuple[int, int] | None:
     """Grid (Gh, Gw) of timm's own last map, if the model takes the images.
 
-    That is what ``forward_features`` gives the head, where it is a map with channels first: one model enlarges it there.
+    That is what ``forward_features`` gives the head where it is a map, channels first: one model enlarges it there.
     """
     try:
         with torch.no_grad():

@@ -23,6 +23,7 @@ FROZEN = {
     "compare",
     "create_explainer",
     "errors",
+    "evaluate",
     "list_explainers",
     "load_dataset",
     "localize",
@@ -31,6 +32,7 @@ FROZEN = {
     "register_explainer",
     "register_foreign",
     "register_function",
+    "search_threshold",
     "testing",
 }
 
@@ -67,6 +69,7 @@ def test_the_errors() -> None:
         "UnsupportedModelError": TypeError,
         "WeightsError": OSError,
         "DatasetError": ValueError,
+        "OutputError": OSError,
     }
     for name, base in bases.items():
         assert issubclass(getattr(trt_cam.errors, name), (trt_cam.errors.TrtCamError, base))

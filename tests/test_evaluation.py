@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from PIL import Image
 from torch import nn
 
 from trt_cam import create_explainer
-from trt_cam.cli import main
+from trt_cam.cli import build_parser, main
 from trt_cam.data.catalog import load_dataset
 from trt_cam.data.frames import fit_photo
 from trt_cam.data.photos import load_photo
@@ -338,6 +339,20 @@ def test_masks(tmp_path: Path, model: nn.Module, rng: np.random.Generator) -> No
     assert "PxAP" in as_markdown(rows, "none")
     with pytest.raises(DatasetError, match="no ground-truth box"):
         run(data, model, protocol="maxboxacc")
+
+
+def test_the_page_of_evaluations(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    code = code.replace("part=", "size=64, part=")  # small, for speed
+    names: dict[str, Any] = {"folder": data}
+    exec(compile(code, "evaluation.md", "exec"), names)
+    assert capsys.readouterr().out.startswith("trt + affinity ") and names["chosen"]["cam"].source == "from-val"
+    parser = build_parser()
+    commands = [line for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL) for line in block.splitlines()]
+    assert len(commands) == 7
+    for command in commands:
+        parser.parse_args(command.split("#")[0].split()[1:])
 
 
 class TestCommand:

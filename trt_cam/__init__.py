@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trt_cam import errors as errors
     from trt_cam import testing as testing
     from trt_cam.data.catalog import load_dataset as load_dataset
+    from trt_cam.evaluation import evaluate as evaluate
     from trt_cam.explainers import Explainer as Explainer
     from trt_cam.explainers import Explanation as Explanation
     from trt_cam.explainers import create_explainer as create_explainer
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from trt_cam.explainers import register_function as register_function
     from trt_cam.localization import Localization as Localization
     from trt_cam.localization import localize as localize
+    from trt_cam.metrics.choices import search_threshold as search_threshold
     from trt_cam.models.heads import TPSM as TPSM
     from trt_cam.models.trt import TRTLocalizer as TRTLocalizer
     from trt_cam.models.trt import TRTOutput as TRTOutput
@@ -43,6 +45,8 @@ _HOMES = {
     "compare": "trt_cam.report.comparison",
     "overlay": "trt_cam.report.overlay",
     "load_dataset": "trt_cam.data.catalog",
+    "evaluate": "trt_cam.evaluation",
+    "search_threshold": "trt_cam.metrics.choices",
     "create_explainer": "trt_cam.explainers",
     "list_explainers": "trt_cam.explainers",
     "register_explainer": "trt_cam.explainers",
@@ -73,6 +77,7 @@ __all__ = [
     "compare",
     "create_explainer",
     "errors",
+    "evaluate",
     "list_explainers",
     "load_dataset",
     "localize",
@@ -81,6 +86,7 @@ __all__ = [
     "register_explainer",
     "register_foreign",
     "register_function",
+    "search_threshold",
     "testing",
 ]
 
