@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -117,12 +118,16 @@ class Run:
 
     def read(self, number: int) -> dict[str, NDArray[Any]]:
         """A batch that was kept."""
-        path = self.path(number)
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return dict(arrays)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise DatasetError(f"{path} is damaged ({error}); delete it and go on with --resume") from None
+        return read_part(self.path(number))
+
+
+def read_part(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a batch's file."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DatasetError(f"{path} is damaged ({error}); delete it and go on with --resume") from None
 
 
 def check_same(record: Path, identity: dict[str, Any]) -> None:

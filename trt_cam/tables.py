@@ -13,6 +13,7 @@ import numpy as np
 
 from trt_cam.backbone import class_names
 from trt_cam.data.frames import frame_of
+from trt_cam.data.samples import DataSet
 from trt_cam.errors import InputError
 from trt_cam.evaluation import Evaluation
 from trt_cam.measuring import Method, from_arrays
@@ -180,6 +181,7 @@ def write(
     pairs = differences(evaluation, source, fixed, val)
     whole = {"threshold": source, "photos": len(next(iter(evaluation.results.values()))), "methods": rows}
     whole |= {"failed": [list(one) for one in evaluation.failures], "paired": pairs}
+    whole |= {"data": location(evaluation.data), "classes": classes_of(evaluation)}
     folder = evaluation.run.folder
     write_whole(folder / "metrics.json", lambda file: file.write(json.dumps(whole, allow_nan=False).encode()))
     write_whole(folder / "metrics.csv", lambda file: file.write(as_csv(rows).encode()))
@@ -189,6 +191,22 @@ def write(
         lambda file: file.writelines(f"{json.dumps(line, allow_nan=False)}\n".encode() for line in lines),
     )
     return rows
+
+
+def location(data: DataSet) -> dict[str, str | None]:
+    """Where a data set lies: not part of the run's identity, so that it may be moved."""
+    photos = None if data.photos_root is None else str(data.photos_root.resolve())
+    return {"root": str(data.root.resolve()), "kind": data.kind, "split": data.split, "photos_root": photos}
+
+
+def classes_of(evaluation: Evaluation) -> dict[int, str]:
+    """The model's names of the classes that the photos have or were taken for, by index."""
+    names, found = class_names(evaluation.methods[0].explain.model), set()
+    for results in evaluation.results.values():
+        if isinstance(results, LocalizationResults):
+            table = results.table()
+            found |= {*table.label.tolist(), *table.classes[:, 0].tolist()}
+    return {index: name for index in sorted(found - {-1}) if (name := class_label(index, names)) is not None}
 
 
 def shown(rows: list[dict[str, Any]], threshold: float | str | None) -> str:
