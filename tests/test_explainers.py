@@ -17,6 +17,7 @@ from trt_cam.explainers import (
     Explainer,
     Explanation,
     create_explainer,
+    explain_together,
     get_explainer,
     list_explainers,
     register_explainer,
@@ -411,3 +412,45 @@ def test_registry() -> None:
     model = FAMILIES["vit"]()
     given = get_explainer("rollout")(residual=0.25)  # type: ignore[call-arg]
     assert "residual=0.25" in repr(create_explainer(given, model))
+
+
+ALL_CHEAP = [name for name in list_explainers() if not get_explainer(name).requires & {"forward", "replay", "trt"}]
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "localizer"])
+@pytest.mark.parametrize("refine", [None, "affinity"])
+def test_together_is_each_alone(name: str, refine: str | None) -> None:
+    model: nn.Module = TRTLocalizer(FAMILIES["vit"]()).eval() if name == "localizer" else FAMILIES[name]()
+    images = images_for(model.backbone if name == "localizer" else model).float()
+    methods = [*ALL_CHEAP, "trt"] if name == "localizer" else ALL_CHEAP
+    bound = [create_explainer(method, model) for method in methods]
+    refines = [refine if index % 2 else None for index in range(len(bound))]
+    forwards = []
+    handle = model.register_forward_hook(lambda *_: forwards.append(1))
+    found = explain_together(bound, images, [1, 4], refine=refines)
+    handle.remove()
+    for one, each, together in zip(bound, refines, found, strict=True):
+        alone = one(images, [1, 4], refine=each)
+        scale = float(alone.grid.abs().max()) or 1.0
+        assert float((alone.grid - together.grid).abs().max()) <= 1e-5 * scale, together.method
+        torch.testing.assert_close(alone.logits, together.logits, rtol=1e-4, atol=1e-5)
+        for field in ("method", "layer", "row", "source", "refine", "blocks", "positive", "normalize", "size"):
+            assert getattr(alone, field) == getattr(together, field), (together.method, field)
+    assert len(forwards) == (1 if name == "localizer" else 3 + 8)  # 8 are those of smooth-grad-cam++'s noisy images
+
+
+def test_together_for_the_predicted_class_and_settings_of_their_own() -> None:
+    model = FAMILIES["vit"]()
+    images = images_for(model).float()
+    bound = [create_explainer("rollout", model, start_block=1), create_explainer("grad-cam", model)]
+    bound += [create_explainer("grad-cam", model, target_layers="blocks.1"), create_explainer("rollout", model)]
+    for one, together in zip(bound, explain_together(bound, images), strict=True):
+        alone = one(images)
+        torch.testing.assert_close(together.grid, alone.grid, rtol=1e-4, atol=1e-6)
+        assert together.target is not None and torch.equal(together.target, alone.logits.argmax(1))
+    with pytest.raises(InputError, match="one model were needed, got 2"):
+        explain_together([bound[0], create_explainer("rollout", FAMILIES["vit"]())], images)
+    with pytest.raises(InputError, match="one refinement for each of 4"):
+        explain_together(bound, images, refine=["affinity"])
+    with pytest.raises(InputError, match="classes were needed as targets of several methods"):
+        explain_together(bound[1:3], images, lambda logits: logits[0])

@@ -19,3 +19,4 @@ from trt_cam.explainers.functions import register_function as register_function
 from trt_cam.explainers.registry import get_explainer as get_explainer
 from trt_cam.explainers.registry import list_explainers as list_explainers
 from trt_cam.explainers.registry import register_explainer as register_explainer
+from trt_cam.explainers.together import explain_together as explain_together

@@ -20,6 +20,7 @@ from trt_cam.observe import Observation, check_images, forward, observe, resolve
 from trt_cam.ops.maps import minmax, resize
 from trt_cam.refine import refinement, spread
 
+LAYERS = frozenset({"activation", "gradient"})
 ATTENTION = frozenset({"rows", "attention", "attention gradient"})
 SCORING = frozenset({"gradient", "attention gradient", "forward", "replay"})
 """What a method requires that scores logits by itself, and so takes callable targets."""
@@ -55,7 +56,7 @@ class BoundExplainer:
                 f"explainer {explainer.name!r} needs {sorted(missing)}, but {type(net).__name__} gives only "
                 f"{sorted(self.gives)}; explainers that fit it: {', '.join(fitting)}"
             )
-        if explainer.requires & {"activation", "gradient"}:
+        if explainer.requires & LAYERS:
             resolve_layers(self.backbone, self.target_layers)
 
     @property
@@ -123,18 +124,24 @@ class BoundExplainer:
                 if options.aug_smooth
                 else self.map(seen, asked, options.refine).detach()
             )
+        return self.explanation(seen, grid, logits, asked, options)
+
+    def explanation(self, seen: Observation, grid: Tensor, logits: Tensor, asked: Any, options: Options) -> Explanation:
+        """A map (B, Gh, Gw) with all that was read for it."""
+        attention = bool(self.needs(options.refine) & ATTENTION)
+        layers = seen.layers if self.explainer.requires & LAYERS else ()
         return Explanation(
             grid=grid,
             logits=logits,
             target=asked if isinstance(asked, Tensor) else None,
             method=self.explainer.name,
-            size=(images.shape[-2], images.shape[-1]),
-            layer=", ".join(seen.layers) or None,
-            row=self.backbone.row if needs & ATTENTION else None,
+            size=(seen.images.shape[-2], seen.images.shape[-1]),
+            layer=", ".join(layers) or None,
+            row=self.backbone.row if attention else None,
             source=self.explainer.source(seen),
             refine=options.refine,
-            blocks=self.explainer.blocks(len(self.backbone.attentions)) if needs & ATTENTION else None,
-            positive=self.explainer.positive and not (options.refine or options.aug_smooth or len(seen.layers) > 1),
+            blocks=self.explainer.blocks(len(self.backbone.attentions)) if attention else None,
+            positive=self.explainer.positive and not (options.refine or options.aug_smooth or len(layers) > 1),
             normalize=options.normalize or ("none" if options.aug_smooth else "minmax"),
         )
 

@@ -174,8 +174,24 @@ Handler = Callable[[AttentionCall], Tensor | None]
 """What to do with a call: look at it (None), or answer it: the output of a fused call, the weights of another."""
 
 
+WEIGHED = frozenset(
+    {F.linear, F.layer_norm, F.conv2d, torch.conv2d, F.multi_head_attention_forward}
+    | {torch.mul, Tensor.mul, Tensor.mul_, Tensor.__mul__, Tensor.__rmul__}
+)
+"""Functions of inputs and weights whose inputs autograd keeps for the sake of the weights."""
+
+
+def constant(argument: Any) -> Any:
+    """A weight without its gradient; anything else as it is."""
+    return argument.detach() if isinstance(argument, nn.Parameter) else argument
+
+
 class _Watch(TorchFunctionMode):
-    """Turns the three functions into ``AttentionCall`` for the module being run."""
+    """Turns the three functions into ``AttentionCall`` for the module being run.
+
+    Where a graph is built, weights enter it as constants: kept for their own gradient, which nobody asks for, the inputs
+    of all linear layers would take nearly half of the memory.
+    """
 
     def __init__(self, handlers: Mapping[nn.Module, Handler], inside: list[nn.Module], active: Active) -> None:
         super().__init__()
@@ -183,7 +199,11 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not self.inside or not self.active():
+        if not self.active():
+            return func(*args, **kwargs)
+        if torch.is_grad_enabled() and func in WEIGHED:
+            args, kwargs = tuple(map(constant, args)), {name: constant(one) for name, one in kwargs.items()}
+        if not self.inside:
             return func(*args, **kwargs)
         handler = self.handlers[self.inside[-1]]
         if func is F.scaled_dot_product_attention:

@@ -1,0 +1,84 @@
+"""Several methods on one model at the cost of a few forwards: what one forward shows serves all that read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trt_cam.errors import InputError
+from trt_cam.explainers.base import Explanation
+from trt_cam.explainers.binding import LAYERS, BoundExplainer
+
+OWN = ("target_layers", "reshape_transform", "start_block")
+"""Settings that change what a forward shows: a method that has one of them is observed alone."""
+
+
+def explain_together(
+    methods: Sequence[BoundExplainer],
+    images: Tensor,
+    target: Any = None,
+    *,
+    refine: str | None | Sequence[str | None] = None,
+) -> list[Explanation]:
+    """What each method says of a batch; the same as one call for each.
+
+    Parameters
+    ----------
+    methods
+        Bound to one model.
+    images, target
+        As for a call; one class for each image, or None for the predicted one.
+    refine
+        One for all methods, or one for each.
+
+    Returns
+    -------
+    list of Explanation
+        In the order of the methods.
+
+    Notes
+    -----
+    A forward is shared by the methods on attention, another by those on a layer's activation and gradient, a third by
+    those on the gradient of attention, and one by those that read a TRT localizer whole.
+    """
+    if len({id(one.model) for one in methods}) != 1:
+        raise InputError(f"methods on one model were needed, got {len({id(one.model) for one in methods})} models")
+    wanted = [refine] * len(methods) if refine is None or isinstance(refine, str) else list(refine)
+    if len(wanted) != len(methods):
+        raise InputError(f"one refinement for each of {len(methods)} methods was needed, got {len(wanted)}")
+    first = methods[0]
+    asked = first.resolve(target, images)
+    if callable(asked) or isinstance(asked, list):
+        raise InputError("classes were needed as targets of several methods, got callables; call each method")
+    groups: dict[Any, list[int]] = {}
+    for place, one in enumerate(methods):
+        groups.setdefault(group(one), []).append(place)
+    found: dict[int, Explanation] = {}
+    logits: Tensor | None = None
+    for places in sorted(groups.values(), key=lambda places: not methods[places[0]].reads_localizer):
+        needs = frozenset().union(*(methods[place].needs(wanted[place]) for place in places))
+        seen = methods[places[0]].look(images, needs, asked)
+        logits = methods[places[0]].ranking(seen, images, asked) if logits is None else logits
+        if asked is None and first.classes:
+            asked = logits.argmax(dim=1)
+        for place in places:
+            one, options = methods[place], methods[place].options.replaced(wanted[place], None, None)
+            with torch.no_grad():
+                grid = one.map(seen, asked, wanted[place]).detach()
+            found[place] = one.explanation(seen, grid, logits, asked, options)
+    return [found[place] for place in range(len(methods))]
+
+
+def group(one: BoundExplainer) -> Any:
+    """Methods of one group share a forward."""
+    explainer = one.explainer
+    if one.reads_localizer:
+        told = explainer.localizer_settings().items()
+        return "localizer", *sorted((name, value) for name, value in told if value not in (None, True))
+    if any(getattr(explainer, name, None) for name in OWN):
+        return id(explainer)
+    needs = explainer.requires
+    return "attention gradient" if "attention gradient" in needs else "layer" if needs & LAYERS else "other"
