@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from trt_cam import __version__
-from trt_cam.cli import compare, data, evaluate, localize, methods, models, report
+from trt_cam.cli import compare, data, evaluate, localize, methods, models, pseudo_label, report
 from trt_cam.cli.output import FAILURE, INTERRUPTED, USAGE, complain
 from trt_cam.errors import InputError, TrtCamError
 
-COMMANDS = (localize, compare, methods, models, data, evaluate, report)
+COMMANDS = (localize, compare, methods, models, data, evaluate, report, pseudo_label)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
