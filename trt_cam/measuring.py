@@ -18,13 +18,15 @@ from trt_cam.data.frames import fit_photo
 from trt_cam.data.photos import open_photo
 from trt_cam.data.samples import DataSet, Sample
 from trt_cam.errors import DatasetError, InputError
-from trt_cam.explainers import BoundExplainer
+from trt_cam.explainers import BoundExplainer, explain_together
 from trt_cam.metrics.masks import MaskResults, evaluation_mask
 from trt_cam.metrics.protocols import Protocol
 from trt_cam.metrics.records import LocalizationResults
 
 Results = LocalizationResults | MaskResults
 Arrays = dict[str, npt.NDArray[Any]]
+Maps = npt.NDArray[np.float32]  # (B, Gh, Gw)
+Logits = npt.NDArray[np.float64] | None  # (B, K)
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ class Measure:
             ready.append(one)
             samples.append(sample)
             labels.append(int(label))
-        found = [self.explained(method, ready, labels) for method in self.methods] if ready else []
+        found = self.explained(ready, labels) if ready else []
         results = [self.empty() for _ in self.methods]
         kept = []
         for place, (one, sample, label) in enumerate(zip(ready, samples, labels, strict=True)):
@@ -188,31 +190,35 @@ class Measure:
                 arrays[f"{number}/chances"] = chances(logits, labels, len(maps))[kept]
         return arrays
 
-    def explained(
-        self, method: Method, photos: list[Read], labels: list[int]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64] | None]:
-        """Maps (B, Gh, Gw) of the labelled classes, and logits (B, K) where there is a classifier.
+    def explained(self, photos: list[Read], labels: list[int]) -> list[tuple[Maps, Logits]]:
+        """By each method the maps of the labelled classes, and logits where there is a classifier.
 
         In halves where a GPU's memory does not suffice.
         """
+        methods = [one.explain for one in self.methods]
         images = torch.stack([one.pixels for one in photos if one.pixels is not None])
-        target = torch.tensor(labels, device=self.weights.device) if method.explain.classes else None
+        target = torch.tensor(labels, device=self.weights.device) if methods[0].classes else None
         try:
-            seen = method.explain(images.to(self.weights.device, self.weights.dtype), target, refine=method.refine)
+            images = images.to(self.weights.device, self.weights.dtype)
+            seen = explain_together(methods, images, target, refine=[one.refine for one in self.methods])
         except torch.cuda.OutOfMemoryError:
             if len(photos) == 1:
                 raise
         else:
-            logits = seen.logits.detach().double().cpu().numpy() if method.explain.classes else None
-            return seen.evidence.detach().float().cpu().numpy(), logits
+            known = bool(methods[0].classes)
+            return [(numbers(one.evidence.float()), numbers(one.logits.double()) if known else None) for one in seen]
         torch.cuda.empty_cache()
         half = len(photos) // 2
-        parts = [
-            self.explained(method, photos[:half], labels[:half]),
-            self.explained(method, photos[half:], labels[half:]),
+        parts = self.explained(photos[:half], labels[:half]), self.explained(photos[half:], labels[half:])
+        return [
+            (np.concatenate([maps, more]), None if logits is None else np.concatenate([logits, others]))
+            for (maps, logits), (more, others) in zip(*parts, strict=True)
         ]
-        scores = [logits for _, logits in parts if logits is not None]
-        return np.concatenate([maps for maps, _ in parts]), np.concatenate(scores) if scores else None
+
+
+def numbers(values: Tensor) -> npt.NDArray[Any]:
+    """A tensor as an array."""
+    return values.detach().cpu().numpy()  # type: ignore[no-any-return]
 
 
 def add(

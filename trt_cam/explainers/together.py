@@ -50,7 +50,7 @@ def explain_together(
     if len(wanted) != len(methods):
         raise InputError(f"one refinement for each of {len(methods)} methods was needed, got {len(wanted)}")
     first = methods[0]
-    asked = first.resolve(target, images)
+    asked = [one.resolve(target, images) for one in methods][0]
     if callable(asked) or isinstance(asked, list):
         raise InputError("classes were needed as targets of several methods, got callables; call each method")
     groups: dict[Any, list[int]] = {}
