@@ -393,3 +393,29 @@ def test_dynamic_sizes_take_any_image() -> None:
     images = torch.randn(1, 3, 70, 90)
     seen = look(model, images)
     assert seen.grid_size == (5, 6) and seen.features.shape[2:] == (5, 6)
+
+
+def test_a_graph_keeps_nothing_for_the_gradient_of_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FAMILIES["dinov2"]()
+    images = torch.randn(2, 3, 56, 56)
+
+    def kept() -> tuple[int, Tensor]:
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            if tensor.untyped_storage().data_ptr() not in {
+                one.untyped_storage().data_ptr() for one in model.parameters()
+            }:
+                sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            grid = create_explainer("gradient-rollout", model)(images, [1, 4]).grid
+        return sum(sizes.values()), grid
+
+    few, grid = kept()
+    monkeypatch.setattr("trt_cam.observe.watch.WEIGHED", frozenset())
+    many, same = kept()
+    assert few < 0.7 * many
+    torch.testing.assert_close(grid, same)
+    assert all(one.grad is None and one.requires_grad for one in model.parameters())

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from trt_cam.backbone import Backbone, unwrap
 from trt_cam.errors import InputError, TrtCamError, UnsupportedModelError
-from trt_cam.observe.calls import AttentionCall, Handler, check_calls, hooked, intercept, query_rows
+from trt_cam.observe.calls import AttentionCall, check_calls, query_rows
 from trt_cam.observe.layers import Layer, Reshape, channel_axis, first_tensor, resolve_layers
 from trt_cam.observe.observation import Observation
 from trt_cam.observe.quiet import check_images, check_placed, quiet_pass
 from trt_cam.observe.replay import Tail, logits_of
 from trt_cam.observe.scope import Active, watched
+from trt_cam.observe.watch import Handler, hooked, intercept
 
 
 def observe(

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from trt_cam.backbone import Backbone, unwrap
-from trt_cam.observe.calls import hooked
 from trt_cam.observe.layers import first_tensor
 from trt_cam.observe.quiet import quiet_pass
 from trt_cam.observe.scope import Active, watched
+from trt_cam.observe.watch import hooked
 
 BUDGET = 2**28
 """Bytes of activations that more forwards may hold at a time, as ``image_bytes`` estimates them."""

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from trt_cam.backbone import Backbone, unwrap
 from trt_cam.errors import UnsupportedModelError
-from trt_cam.observe.calls import AttentionCall, Handler, check_calls, hooked, intercept, query_rows
+from trt_cam.observe.calls import AttentionCall, check_calls, query_rows
 from trt_cam.observe.quiet import eagerly
 from trt_cam.observe.scope import watched
+from trt_cam.observe.watch import Handler, hooked, intercept
 from trt_cam.ops.attention import masked_attention, selection_mask
 
 
