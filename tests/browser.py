@@ -72,8 +72,9 @@ class Browser:
         self.ask("/actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]})
 
     def errors(self) -> list[str]:
-        """What the console has said since it was last asked."""
-        return [entry["message"] for entry in self.ask("/se/log", {"type": "browser"})]
+        """Errors on the console since it was last asked."""
+        entries = self.ask("/se/log", {"type": "browser"})
+        return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
 
     def picture(self, path: Path, whole: bool = True) -> None:
         """The page as a PNG, all of it or what the viewport shows."""

@@ -124,7 +124,7 @@ class Run:
 def read_part(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of a batch's file."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DatasetError(f"{path} is damaged ({error}); delete it and go on with --resume") from None

@@ -13,7 +13,6 @@ from trt_cam.data.samples import DataSet, Sample
 from trt_cam.errors import DatasetError, InputError
 from trt_cam.metrics.accumulator import Table
 from trt_cam.metrics.records import BoxTable
-from trt_cam.ops._checks import check_count
 from trt_cam.report.drawn import CELLS, SIDE, as_text, boxes_of, cells, distinct, object_outline, thumbnail
 from trt_cam.report.recorded import Recorded
 
@@ -93,7 +92,6 @@ def check_photos(table: Table, data: DataSet) -> None:
 
 def ranked(quality: NDArray[np.float64], count: int) -> Lists:
     """Rows of each method's best, median and worst photos by ``quality`` (methods, N); NaN is in no list."""
-    check_count(count, "photos", 1)
     found = []
     for one in quality:
         order = np.argsort(-one, kind="stable")[: np.isfinite(one).sum()]

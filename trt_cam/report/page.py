@@ -21,6 +21,7 @@ from trt_cam.data.samples import DataSet
 from trt_cam.errors import DatasetError, InputError
 from trt_cam.metrics.localization import KINDS
 from trt_cam.metrics.records import LocalizationResults
+from trt_cam.ops._checks import check_count
 from trt_cam.report.differences import differences
 from trt_cam.report.drawn import OUTLINE, as_text, distinct
 from trt_cam.report.gallery import Gallery, gallery
@@ -29,6 +30,7 @@ from trt_cam.report.published import beside
 from trt_cam.report.recorded import Recorded
 from trt_cam.runs import write_whole
 
+SCRIPTS = ("base", "table", "plots", "photos", "page")  # one after another: each uses those before it
 HEAT = "inferno"  # even steps of lightness: it reads the same for the colour-blind
 
 
@@ -71,6 +73,8 @@ def write_page(
     OutputError
         The page cannot be written.
     """
+    if photos is not None:
+        check_count(photos, "photos", 1)
     held = Recorded.read(Path(run))
     shown, notes = pictures(held, data, options or {}, photos)
     text = assembled(title_of(held), content(held, shown, notes))
@@ -88,11 +92,12 @@ def pictures(
     except (InputError, DatasetError) as error:
         if data is not None or "damaged" in str(error):
             raise
-        return Gallery(), [f"There are no photos on this page: {error}."]
-    lost = [photo for photo in found.photos if photo["thumb"] is None]
-    if lost and len(lost) == len(found.photos):
-        return Gallery(), [f"There are no photos on this page: {found.unreadable[0]}."]
-    return found, [f"{len(lost)} photos could not be read; the first: {found.unreadable[0]}."] if lost else []
+        return Gallery(), [f"There are no photos on this page; {error}."]
+    lost = sum(photo["thumb"] is None for photo in found.photos)
+    why = f"; {found.unreadable[0]}." if found.unreadable else ""
+    if lost == len(found.photos):
+        return Gallery(), [f"There are no photos on this page{why}"]
+    return found, [f"{lost} of {len(found.photos)} photos on this page could not be read{why}"] if lost else []
 
 
 def opened(run: Recorded, data: str | os.PathLike[str] | None, options: Mapping[str, str]) -> DataSet:
@@ -177,7 +182,7 @@ def short(value: Any) -> Any:
 
 def assembled(title: str, shown: Mapping[str, Any]) -> bytes:
     """The page: a template with its style, its script and its data in it; nothing else may run."""
-    style, script = (asset(f"page.{kind}") for kind in ("css", "js"))
+    style, script = asset("page.css"), "\n".join(asset(f"{name}.js") for name in SCRIPTS)
     # No tag can begin inside JSON once "<" is written by its number.
     data = json.dumps(shown, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     policy = f"default-src 'none'; img-src data:; style-src {digest(style)}; script-src {digest(script)}"
@@ -193,4 +198,4 @@ def digest(text: str) -> str:
 
 def asset(name: str) -> str:
     """A file that ships with this package."""
-    return resources.files("trt_cam.report").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("trt_cam.report").joinpath("web", name).read_text(encoding="utf-8")
