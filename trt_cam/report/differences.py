@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from trt_cam.metrics.choices import outcomes
 from trt_cam.metrics.intervals import bootstrap
-from trt_cam.metrics.masks import MaskResults, average_precision
+from trt_cam.metrics.masks import MaskTable, average_precision
 from trt_cam.metrics.records import LocalizationResults
 from trt_cam.report.recorded import Recorded
 
@@ -28,10 +28,13 @@ def differences(run: Recorded, source: str) -> dict[str, list[list[Any]]]:
     """
     if len(run.results) < 2:
         return {}
-    if all(isinstance(one, MaskResults) for one in run.results):
-        return {"pxap": _of_masks([one for one in run.results if isinstance(one, MaskResults)])}
-    boxes = [one for one in run.results if isinstance(one, LocalizationResults)]
-    hits = [outcomes(one.table(), one, run.thresholds(number, source)) for number, one in enumerate(boxes)]
+    if isinstance(run.tables[0], MaskTable):
+        return {"pxap": _of_masks(run.tables)}
+    hits = [
+        outcomes(table, results, run.thresholds(number, source))
+        for number, (table, results) in enumerate(zip(run.tables, run.results, strict=True))
+        if isinstance(results, LocalizationResults)
+    ]
     scores = dict.fromkeys((*SCORES, run.headline))
     return {score: _of_boxes(np.stack([one[score] for one in hits]), score) for score in scores}
 
@@ -53,8 +56,7 @@ def _of_boxes(hits: NDArray[np.int64], score: str) -> list[list[Any]]:
     return _rows(first, second, value, low, high, won, lost)
 
 
-def _of_masks(results: list[MaskResults]) -> list[list[Any]]:
-    tables = [one.table() for one in results]
+def _of_masks(tables: list[MaskTable]) -> list[list[Any]]:
     N = len(tables[0])
     first, second = _pairs(len(tables))
     counts = [(table.true.astype(np.float64), table.false.astype(np.float64)) for table in tables]

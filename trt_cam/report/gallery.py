@@ -60,7 +60,7 @@ def gallery(run: Recorded, data: DataSet, count: int | None = None) -> Gallery:
     DatasetError
         The data set holds other photos than the run.
     """
-    tables = [results.table() for results in run.results]
+    tables = run.tables
     check_photos(tables[0], data)
     quality = np.stack([run.quality(number) for number in range(len(tables))])  # (methods, N)
     lists = fitting(run, quality) if count is None else ranked(quality, count)
@@ -74,9 +74,7 @@ def gallery(run: Recorded, data: DataSet, count: int | None = None) -> Gallery:
         for at, index in enumerate(arrays.get("0/index", np.array([])).tolist()):
             if index in wanted:
                 row = wanted[index]
-                photos[row] = _measured(run, tables, row, arrays, at, data) | _picture(
-                    data[index], masks, found.unreadable
-                )
+                photos[row] = _measured(run, row, arrays, at, data) | _picture(data[index], masks, found.unreadable)
     found.photos = [photos[row] for row in shown]
     return found
 
@@ -127,10 +125,9 @@ def _picture(sample: Sample, masks: bool, unreadable: list[str]) -> dict[str, An
         return found
 
 
-def _measured(
-    run: Recorded, tables: list[Any], row: int, arrays: Mapping[str, NDArray[Any]], at: int, data: DataSet
-) -> dict[str, Any]:
+def _measured(run: Recorded, row: int, arrays: Mapping[str, NDArray[Any]], at: int, data: DataSet) -> dict[str, Any]:
     """What every method makes of one photo, which is row ``at`` of the batch ``arrays``."""
+    tables = run.tables
     sample = data[int(tables[0].index[row])]
     theirs = data.classes[sample.label] if data.classes and sample.label is not None else None
     maps = [arrays[f"{number}/maps"][at] for number in range(len(tables))]

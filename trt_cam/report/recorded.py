@@ -88,6 +88,11 @@ class Recorded:
                 whole.merge(one)
         return merged
 
+    @cached_property
+    def tables(self) -> list[Any]:
+        """All photos of each method."""
+        return [one.table() for one in self.results]
+
     @property
     def headline(self) -> str:
         """The score that its protocol is known for, by the name under which scores stand side by side."""
@@ -109,12 +114,12 @@ class Recorded:
 
         IoU of the one box at the threshold that the run reports; for masks the average precision of the photo's pixels.
         """
-        results = self.results[number]
+        results, table = self.results[number], self.tables[number]
         if isinstance(results, MaskResults):
-            table = results.table()
             return np.array([average_precision(*pair) / 100 for pair in zip(table.true, table.false, strict=True)])
         tau = self.thresholds(number, self.metrics["threshold"]).one[1]
-        return results.table().largest[:, position(results.thresholds, tau)]
+        found: NDArray[np.float64] = table.largest[:, position(results.thresholds, tau)]
+        return found
 
     def parts(self) -> Iterator[Mapping[str, NDArray[Any]]]:
         """What was kept of each batch; see `measuring.Measure.batch`."""

@@ -227,5 +227,6 @@ function drawScatter(first, second) {
     svg.append(s("circle", { class: "dot", ...given }, s("title", {}, `${count} photos`)));
   }
   $("scatter-title").textContent = `${what} of every photo`;
-  fill("scatter", svg, h("p", { class: "quiet" }, `${text} Larger dots: more photos.`));
+  const at = BOXES ? "At the thresholds that the run reports. " : "";
+  fill("scatter", svg, h("p", { class: "quiet" }, `${at}${text} Larger dots: more photos.`));
 }
