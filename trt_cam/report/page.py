@@ -198,4 +198,4 @@ def digest(text: str) -> str:
 
 def asset(name: str) -> str:
     """A file that ships with this package."""
-    return resources.files("trt_cam.report").joinpath("web", name).read_text(encoding="utf-8")
+    return resources.files("trt_cam.report.web").joinpath(name).read_text(encoding="utf-8")
