@@ -12,6 +12,7 @@ import trt_cam
 
 FROZEN = {
     "TPSM",
+    "BatchLocalizer",
     "Explainer",
     "Explanation",
     "Localization",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from trt_cam.explainers import register_explainer as register_explainer
     from trt_cam.explainers import register_foreign as register_foreign
     from trt_cam.explainers import register_function as register_function
+    from trt_cam.localization import BatchLocalizer as BatchLocalizer
     from trt_cam.localization import Localization as Localization
     from trt_cam.localization import localize as localize
     from trt_cam.metrics.choices import search_threshold as search_threshold
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "localize": "trt_cam.localization",
+    "BatchLocalizer": "trt_cam.localization",
     "Localization": "trt_cam.localization",
     "compare": "trt_cam.report.comparison",
     "overlay": "trt_cam.report.overlay",
@@ -66,6 +68,7 @@ _MODULES = ("errors", "testing")
 
 __all__ = [
     "TPSM",
+    "BatchLocalizer",
     "Explainer",
     "Explanation",
     "Localization",

@@ -1,18 +1,21 @@
-"""From photos to boxes: read, fit to the model, explain, refine, threshold, and back to the photo's pixels."""
+"""From photos to boxes: one call, a stream, or columns of a table for the engines that spread work over machines."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import repeat
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from trt_cam.data.frames import Fit
 from trt_cam.data.photos import Source
 from trt_cam.errors import InputError
+from trt_cam.ops._checks import check_count
 from trt_cam.ops.boxes import Select
 from trt_cam.pipeline import Pipeline, check_tensor
 from trt_cam.results import Failure as Failure
@@ -103,3 +106,142 @@ def iter_localize(
     targets = resolve_targets(target, line.names, line.explain.classes, count)
     each = iter(targets) if isinstance(targets, list) else repeat(targets)
     return line.stream(zip(photos, each, strict=False), batch_size, strict=strict)
+
+
+class BatchLocalizer:
+    """Photos in, boxes out, some rows of a table at a time: for Ray Data's ``map_batches`` and ``datasets.map``.
+
+    It holds settings and nothing else, so it pickles small; a process loads the model at its first call.
+
+    Parameters
+    ----------
+    model, method, target, refine, threshold, boxes, fit, size, device
+        As `localize`. A model that is given by name or folder is loaded where the work is done.
+    batch_size : int
+        Photos in one forward. With 1 a result does not depend on how the engine cuts the table; more are faster on a
+        GPU, and neighbours then change a result's last digits.
+    threads : int
+        Of one forward on the CPU; another number changes last digits.
+    """
+
+    sources = ("image", "bytes", "path")
+    results = ("width", "height", "boxes", "scores", "mean_heat", "label", "score", "error")
+
+    def __init__(
+        self,
+        *,
+        model: str | os.PathLike[str] | nn.Module | None = None,
+        method: Any = "auto",
+        target: Any = None,
+        refine: str | None = "default",
+        threshold: float | None = None,
+        boxes: Select = "largest",
+        fit: Fit = "squash",
+        size: int | tuple[int, int] | None = None,
+        device: str | torch.device | None = None,
+        batch_size: int = 1,
+        threads: int = 1,
+    ) -> None:
+        self.model, self.method, self.target, self.device = model, method, target, device
+        self.options: dict[str, Any] = dict(refine=refine, threshold=threshold, boxes=boxes, fit=fit, size=size)
+        self.batch_size, self.threads = batch_size, threads
+        self._line: Pipeline | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_line": None}
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Localize the object of every row.
+
+        Parameters
+        ----------
+        batch
+            Columns by name. Photos are in the first that is there of ``image`` (arrays, PIL images, or mappings with
+            ``bytes`` or ``path``), ``bytes`` (of files) and ``path``. A column ``target`` says which class to look for
+            in each, by index or name.
+
+        Returns
+        -------
+        dict
+            All columns but ``image`` and ``bytes``, and those of `results`: lists of (M, 4), (M,) and (M,) for
+            ``boxes``, ``scores`` and ``mean_heat``, and one value a row for the others, also for ``target``, the index
+            of the class. Where one is unknown it is "", -1 or NaN. A photo that failed has its reason in ``error``.
+
+        Raises
+        ------
+        InputError
+            There is no column of photos, one that would be written over, or a setting that cannot be used.
+        """
+        source = next((name for name in self.sources if name in batch), None)
+        if source is None:
+            raise InputError(f"a batch needs a column {', '.join(self.sources)}; got {', '.join(batch) or 'none'}")
+        if taken := [name for name in self.results if name in batch]:
+            raise InputError(f"column {taken[0]!r} would be written over; rename it first")
+        photos = [content(one) for one in batch[source]]
+        with computing(self.threads):
+            line = self.line()
+            asked = batch.get("target", self.target)
+            targets = resolve_targets(asked, line.names, line.explain.classes, len(photos))
+            each = targets if isinstance(targets, list) else [targets] * len(photos)
+            found = list(line.stream(zip(photos, each, strict=True), self.batch_size, strict=False))
+        kept = {name: batch[name] for name in batch if name not in ("image", "bytes")}
+        return kept | columns(found)
+
+    def line(self) -> Pipeline:
+        """The pipeline of this process."""
+        check_count(self.batch_size, "batch_size", 1)
+        if self._line is None:
+            self._line = Pipeline.build(self.model, self.method, self.device, **self.options)
+        return self._line
+
+    def features(self, before: Mapping[str, Any]) -> Any:
+        """The ``features`` to give to ``datasets.map``, which would else guess them from the first rows.
+
+        Parameters
+        ----------
+        before
+            Of the data set.
+        """
+        try:
+            from datasets import Features, Value
+        except ImportError as error:
+            raise InputError("features needs the package datasets; pip install 'trt-cam[datasets]'") from error
+        types = dict.fromkeys(("width", "height", "target"), "int64") | {"score": "float32"}
+        rows = {"boxes": [[Value("int64")]], "scores": [Value("float32")], "mean_heat": [Value("float32")]}
+        texts = {"label": Value("string"), "error": Value("string")}
+        return Features({**before, **rows, **texts, **{name: Value(kind) for name, kind in types.items()}})
+
+
+def content(value: Any) -> Any:
+    """A photo of a column: ``datasets`` has a mapping for one that is not decoded."""
+    if not isinstance(value, Mapping):
+        return value
+    return value.get("bytes") or value.get("path")
+
+
+def columns(found: Sequence[Localization | Failure]) -> dict[str, Any]:
+    """Results as columns; a value that is not there keeps its type, since engines hold a column to one."""
+    good = [one if isinstance(one, Localization) else None for one in found]
+    return {
+        "width": np.array([one.size[1] if one else 0 for one in good], dtype=np.int64),
+        "height": np.array([one.size[0] if one else 0 for one in good], dtype=np.int64),
+        "target": np.array([-1 if one is None or one.target is None else one.target for one in good], dtype=np.int64),
+        "label": [(one.label if one else None) or "" for one in good],
+        "score": np.array([np.nan if one is None or one.score is None else one.score for one in good], np.float32),
+        "boxes": [one.boxes.tolist() if one else [] for one in good],
+        "scores": [one.scores.tolist() if one else [] for one in good],
+        "mean_heat": [one.mean_heat.tolist() if one else [] for one in good],
+        "error": [one.error if isinstance(one, Failure) else "" for one in found],
+    }
+
+
+@contextmanager
+def computing(threads: int) -> Iterator[None]:
+    """So many threads of torch for the duration: a process alone has all cores, one of several often a single one."""
+    check_count(threads, "threads", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
