@@ -12,7 +12,7 @@ from families import FAMILIES
 from PIL import Image
 
 from trt_cam.evaluation import Evaluation, evaluate
-from trt_cam.tables import write
+from trt_cam.evaluation.tables import write
 
 PHOTOS = 11
 SET = "a <b>set</b> \" ' & </script>"  # a folder and a folder in it: no name holds a slash

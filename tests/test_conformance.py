@@ -65,6 +65,18 @@ def test_every_method_on_every_family_that_it_claims(family: str) -> None:
     assert carried >= 8
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_whole_suite_on_every_family(family: str, method: str) -> None:
+    model = FAMILIES[family]()
+    try:
+        create_explainer(method, model, **SMALL.get(method, {}))
+    except UnsupportedModelError:
+        pytest.skip(f"{method} does not claim {family}")
+    assert len(check_explainer(method, model, size=image_size(model), calls=3, **SMALL.get(method, {}))) == len(CHECKS)
+
+
 class Good(Explainer):
     """A method that breaks nothing, and is broken below."""
 

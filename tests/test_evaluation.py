@@ -28,12 +28,12 @@ from trt_cam.data.frames import fit_photo
 from trt_cam.data.photos import load_photo
 from trt_cam.errors import DatasetError, InputError, OutputError
 from trt_cam.evaluation import Evaluation, class_indices, evaluate
+from trt_cam.evaluation.tables import as_csv, as_markdown, records, write
 from trt_cam.explainers.perturbation import ScoreCAM
 from trt_cam.metrics.protocols import get_protocol
 from trt_cam.metrics.records import LocalizationResults
 from trt_cam.metrics.summary import figures
 from trt_cam.runs import World
-from trt_cam.tables import as_csv, as_markdown, records, write
 
 PHOTOS = 11
 

@@ -57,8 +57,8 @@ def run(chosen: argparse.Namespace) -> int:
     """Evaluate, write the files, print the table."""
     quieten()
     from trt_cam.data.catalog import load_dataset
+    from trt_cam.evaluation.tables import as_markdown, shown, write
     from trt_cam.runs import World
-    from trt_cam.tables import as_markdown, shown, write
 
     threshold = parsed(chosen.threshold)
     more = named_values(chosen.data_option, "--data-option")
@@ -94,8 +94,8 @@ def parsed(threshold: str | None) -> float | str | None:
 def evaluated(chosen: argparse.Namespace, data: Any, part: str | None, out: Path) -> Evaluation:
     """One split."""
     from trt_cam.evaluation import evaluate
+    from trt_cam.evaluation.studies import STUDIES
     from trt_cam.listing import methods_with_settings
-    from trt_cam.studies import STUDIES
 
     return evaluate(
         data,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from trt_cam.data.photos import open_photo
 from trt_cam.data.samples import Sample
-from trt_cam.measuring import grey
+from trt_cam.evaluation.measuring import grey
 from trt_cam.metrics.masks import evaluation_mask
 from trt_cam.metrics.protocols import Protocol
 from trt_cam.metrics.records import BoxTable

@@ -13,9 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from trt_cam.errors import InputError
+from trt_cam.evaluation.tables import COLUMNS, SQUARES
 from trt_cam.report.recorded import Recorded
 from trt_cam.runs import write_whole, writing
-from trt_cam.tables import COLUMNS, SQUARES
 
 KINDS = ("pdf", "svg", "png")
 # As on the page: eight colours that stay apart for the colour-blind, and dashes that tell the next eight from them.

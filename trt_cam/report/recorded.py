@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_cam.errors import DatasetError, InputError
-from trt_cam.measuring import Results, from_arrays
+from trt_cam.evaluation.measuring import Results, from_arrays
 from trt_cam.metrics.choices import Thresholds, position
 from trt_cam.metrics.masks import MaskResults, average_precision
 from trt_cam.metrics.records import LocalizationResults

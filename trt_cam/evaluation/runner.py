@@ -21,8 +21,8 @@ from trt_cam.backbone import class_names, count_classes, imagenet_wnids, preproc
 from trt_cam.data.catalog import load_dataset
 from trt_cam.data.samples import DataSet
 from trt_cam.errors import DatasetError, InputError, UnsupportedModelError
+from trt_cam.evaluation.measuring import Batches, Measure, Method, Read, Results, from_arrays
 from trt_cam.explainers import Explainer, list_explainers
-from trt_cam.measuring import Batches, Measure, Method, Read, Results, from_arrays
 from trt_cam.metrics.protocols import get_protocol, threshold_list
 from trt_cam.ops._checks import check_count
 from trt_cam.pipeline import bind, input_size, name_of, own_refine, place

@@ -15,8 +15,8 @@ from trt_cam.backbone import class_names
 from trt_cam.data.frames import frame_of
 from trt_cam.data.samples import DataSet
 from trt_cam.errors import InputError
-from trt_cam.evaluation import Evaluation
-from trt_cam.measuring import Method, from_arrays
+from trt_cam.evaluation.measuring import Method, from_arrays
+from trt_cam.evaluation.runner import Evaluation
 from trt_cam.metrics.choices import BOX, Thresholds, position, resolve, search_threshold
 from trt_cam.metrics.masks import MaskResults, mask_figures
 from trt_cam.metrics.pairs import paired, paired_masks
