@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_cam.errors import DatasetError, InputError, OutputError
+from trt_cam.errors import DatasetError, InputError, OutputError, TrtCamError
 
 RECORD = "run.json"
 
@@ -54,11 +54,14 @@ class World:
         return range(self.rank, count, self.size)
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Until all processes are here, or one of them has ended."""
         if self.size > 1:
             import torch.distributed as dist
 
-            dist.barrier()
+            try:
+                dist.barrier()
+            except RuntimeError as error:  # gloo's, that the connection is closed
+                raise TrtCamError("another process of this run has ended; its own line says why") from error
 
 
 class Run:
