@@ -386,7 +386,9 @@ class TestCommand:
         ]
         assert main(words) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert len(lines) == rows + 4 and lines[2].startswith("| trt")
+        assert lines[2].startswith("| trt") and lines[rows + 2].startswith("| best centred square")
+        printed = [line for line in lines if line.endswith((", table 1 |", ", table 2 |", ", table 3 |"))]
+        assert len(printed) == (34 if study == "tables" else 0) and lines[-1].startswith("-> ")
         held = json.loads((tmp_path / "run" / "metrics.json").read_text())
         assert len({one["name"] for one in held["methods"]}) == rows
 

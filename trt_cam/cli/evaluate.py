@@ -75,6 +75,10 @@ def run(chosen: argparse.Namespace) -> int:
     if World.current().rank == 0:
         rows = write(found, threshold=threshold, val=val)
         say(as_markdown(rows, shown(rows, threshold)))
+        if chosen.study == "tables":
+            from trt_cam.report.published import as_markdown as printed
+
+            say(f"\n{printed()}\n")
         say(f"-> {found.run.folder}")
         for name, reason in found.failures:
             complain(f"{name}: {reason}")

@@ -40,3 +40,18 @@ def beside(scores: list[str], dataset: str, photos: int) -> dict[str, Any] | Non
     word = dataset.casefold()
     likely = "CUB-200-2011" if "cub" in word else "ILSVRC" if "ilsvrc" in word or "imagenet" in word else ""
     return held | {"rows": rows, "likely": likely, "same": held["datasets"].get(likely) == photos}
+
+
+def as_markdown() -> str:
+    """The printed tables, to stand under one's own; "-" where nothing was printed."""
+    held = published()
+    names = ("top1_loc", "top5_loc", "gt_known_50", "maxboxacc_v2")
+    lines = ["| published | backbone | " + " | ".join(names) + " | photos |", "|---" * (len(names) + 3) + "|"]
+    for row in held["rows"]:
+        cells = [f"{row[name]:.1f}" if row.get(name) is not None else "-" for name in names]
+        method = row["method"] + (" (rerun)" if row["rerun"] else "")
+        benchmark = f"{row['dataset']}, table {row['table']}"
+        lines.append(f"| {method} | {row['backbone']} | {' | '.join(cells)} | {benchmark} |")
+    return "\n".join(
+        [*lines, f"As printed in {held['source']}. Other photos than yours, unless yours are those benchmarks."]
+    )
