@@ -25,9 +25,11 @@ from torch import nn
 
 from trt_cam import cli, load_dataset, localize
 from trt_cam.data.folders import ClassFolders
-from trt_cam.errors import DatasetError, InputError, OutputError
-from trt_cam.merging import firsts, titles
+from trt_cam.errors import DatasetError, InputError, OutputError, TrtCamError
 from trt_cam.pseudolabels import PseudoLabels, pseudo_label
+from trt_cam.pseudolabels.merging import firsts, titles
+from trt_cam.pseudolabels.runner import own
+from trt_cam.runs import World
 
 CLASSES = ("cat", 'dogs & <"wolves">', "zebra")
 PHOTOS = 14  # of each class
@@ -171,7 +173,7 @@ class TestEqualBytes:
         script = tmp_path / "run_it.py"
         script.write_text(
             f"import sys, time\nsys.path[:0] = [{str(Path(__file__).parent)!r}]\n"
-            "from test_pseudo_label import FAMILIES, Path, run\nfrom trt_cam import labelling\n"
+            "from test_pseudo_label import FAMILIES, Path, run\nfrom trt_cam.pseudolabels import labelling\n"
             "read = labelling.hash_of\n"
             "labelling.hash_of = lambda path: (time.sleep(0.05), read(path))[1]\n"
             f"run(Path({str(data)!r}), FAMILIES['vit'](num_classes=3), Path(sys.argv[1]))\n"
@@ -192,6 +194,8 @@ class TestEqualBytes:
     ) -> None:
         out = shutil.copytree(whole, tmp_path / "run")
         (out / "parts" / "00000001.npz").unlink()
+        (out / ".coco.unfinished" / "annotations").mkdir(parents=True)  # of one that was killed as it wrote the files
+        (out / ".photos.jsonl.unfinished").write_text("half of ")
         before = (out / "parts" / "00000000.npz").stat().st_mtime_ns
         told: list[tuple[int, int, int]] = []
         run(data, model, out, resume=True, progress=lambda *counts: told.append(counts))
@@ -490,6 +494,31 @@ class TestFaults:
         assert "formats must be some of" in capsys.readouterr().err
         assert cli.main(words) == 2
         assert "add --resume to go on" in capsys.readouterr().err
+
+
+def test_a_process_of_torchrun_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [own(device) for device in (None, "cpu", "cuda")] == [None, "cpu", "cuda"]
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert [own(device) for device in (None, "cpu", "cuda", "cuda:1")] == [None, "cpu", "cuda:3", "cuda:1"]
+
+
+def test_a_process_that_waits_for_one_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("[../gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4711")
+
+    monkeypatch.setattr(torch.distributed, "barrier", broken)
+    with pytest.raises(TrtCamError, match="another process of this run has ended; its own line says why"):
+        World(1, 2).wait()
+    World().wait()
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_ten_thousand_photos() -> None:
+    script = Path(__file__).parent.parent / "examples" / "benchmarks" / "pseudo_labels.py"
+    done = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True).stdout
+    rows = [line.strip("| ").split(" | ") for line in done.splitlines() if line.startswith("|")][2:]
+    memory = {name: float(value) for name, value in rows}
+    assert memory["10000"] < memory["2000"] + 5 and memory["files"] < memory["2000"] + 25
 
 
 def test_the_first_of_equal_rows() -> None:

@@ -82,8 +82,9 @@ def run(chosen: argparse.Namespace) -> int:
         size=chosen.size,
         progress=Counter() if sys.stderr.isatty() else None,
     )
-    if World.current().rank == 0:
-        report(found)
+    if World.current().rank > 0:  # process 0 reports; torchrun would end it at the first failure of another
+        return 0
+    report(found)
     return FAILURE if found.failed else 0
 
 

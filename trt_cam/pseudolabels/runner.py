@@ -7,7 +7,6 @@ import json
 import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
@@ -21,12 +20,13 @@ from trt_cam import __version__
 from trt_cam.data.catalog import load_dataset
 from trt_cam.data.samples import DataSet
 from trt_cam.errors import DatasetError, InputError, OutputError
-from trt_cam.evaluation import Progress, class_indices, of_data, of_weights
-from trt_cam.formats import FORMATS
-from trt_cam.labelling import FORWARDS, Forwards, Line, packed
-from trt_cam.merging import LINES, Keep, Merge, firsts
+from trt_cam.evaluation.runner import Progress, class_indices, of_data, of_weights
+from trt_cam.localization import computing
 from trt_cam.ops._checks import check_count
 from trt_cam.pipeline import Pipeline, own_threshold
+from trt_cam.pseudolabels.formats import FORMATS
+from trt_cam.pseudolabels.labelling import FORWARDS, Forwards, Line, packed
+from trt_cam.pseudolabels.merging import LINES, Keep, Merge, firsts
 from trt_cam.runs import Run, World, write_whole, writing
 
 SUMMARY = "summary.json"
@@ -229,17 +229,6 @@ def identity_of(photos: Forwards, line: Pipeline, threads: int) -> dict[str, Any
         "threads": threads,
         "device": next(line.model.parameters()).device.type,
     }
-
-
-@contextmanager
-def computing(threads: int) -> Iterator[None]:
-    """So many threads of torch for the duration: ``torchrun`` gives a process 1, a process alone has all cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def work(run: Run, photos: Forwards, line: Pipeline, world: World, workers: int, progress: Progress | None) -> None:

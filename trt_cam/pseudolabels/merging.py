@@ -17,9 +17,9 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from trt_cam.formats import FORMATS, Add, Box, LabelledPhoto
-from trt_cam.labelling import Forwards, Line, unpacked
 from trt_cam.pipeline import Pipeline
+from trt_cam.pseudolabels.formats import FORMATS, Add, Box, LabelledPhoto
+from trt_cam.pseudolabels.labelling import Forwards, Line, unpacked
 from trt_cam.runs import Run, writing
 from trt_cam.targets import class_label
 
