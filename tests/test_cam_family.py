@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from families import FAMILIES
+from families import FAMILIES, image_size
 from torch import Tensor, nn
 
 from trt_cam.errors import InputError, UnsupportedModelError
@@ -250,3 +250,20 @@ def test_a_flat_image_gives_finite_maps() -> None:
             found = create_explainer(name, make())(torch.zeros(1, 3, 64, 64).double(), 1)
             assert found.grid.isfinite().all()
             assert np.isfinite(np.asarray(found)).all()
+
+
+@pytest.mark.parametrize("name", ["siglip", "dinov3"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_hires_cam_before_a_norm_of_each_token_is_refused_with_the_layer_to_use(name: str, dtype: torch.dtype) -> None:
+    model = FAMILIES[name]().to(dtype)
+    images = torch.randn(2, 3, *image_size(model), generator=torch.Generator().manual_seed(1)).to(dtype)
+    with pytest.raises(UnsupportedModelError, match=r"sums to zero at every place, .* use target_layers=\['norm'\]"):
+        create_explainer("hires-cam", model)(images, [0, 1])
+    found = create_explainer("hires-cam", model, target_layers="norm")(images, [0, 1])
+    assert found.layer == "norm" and float(found.grid.abs().max()) > 0.05
+
+
+def test_hires_cam_before_class_attention_names_other_methods() -> None:
+    model = timm.create_model("cait_xxs24_224", img_size=64, depth=2, num_classes=7).eval()
+    with pytest.raises(UnsupportedModelError, match="for a norm follows; use grad-cam or layer-cam$"):
+        create_explainer("hires-cam", model)(torch.randn(1, 3, 64, 64), 1)

@@ -270,3 +270,12 @@ def test_compare_measures_faithfulness(run: Run, tmp_path: Path) -> None:
     code, _, err = run(*words, "--set", "cam.x=1")
     assert code == 2
     assert "METHOD.NAME=VALUE of one of grad-cam, rollout" in err
+
+
+def test_a_warning_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    from trt_cam.cli import warner
+
+    show = warner()
+    for text in ("one", "two", "one"):
+        show(UserWarning(text), UserWarning, "file.py", 1)
+    assert capsys.readouterr().err == "trt-cam: warning: one\ntrt-cam: warning: two\n"

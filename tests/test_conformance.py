@@ -50,14 +50,14 @@ def test_every_method_on_every_family_that_it_claims(family: str) -> None:
     for method in METHODS:
         try:
             explain = create_explainer(method, model, **SMALL.get(method, {}))
+            target = [1, 0] if explain.classes else None
+            if target is None and explain.explainer.class_specific:
+                continue
+            found = explain(images, target)
         except UnsupportedModelError as error:
-            assert "explainers that fit it" in str(error)
-            continue
-        target = [1, 0] if explain.classes else None
-        if target is None and explain.explainer.class_specific:
+            assert "explainers that fit it" in str(error) or "grad-cam or layer-cam" in str(error)
             continue
         carried += 1
-        found = explain(images, target)
         assert found.grid.shape == (2, *explain.backbone.grid_size(*images.shape[-2:])), method
         assert found.grid.isfinite().all(), method
         alone = explain(images[1:], None if target is None else target[1:]).grid
@@ -71,10 +71,10 @@ def test_every_method_on_every_family_that_it_claims(family: str) -> None:
 def test_the_whole_suite_on_every_family(family: str, method: str) -> None:
     model = FAMILIES[family]()
     try:
-        create_explainer(method, model, **SMALL.get(method, {}))
+        made = check_explainer(method, model, size=image_size(model), calls=3, **SMALL.get(method, {}))
     except UnsupportedModelError:
         pytest.skip(f"{method} does not claim {family}")
-    assert len(check_explainer(method, model, size=image_size(model), calls=3, **SMALL.get(method, {}))) == len(CHECKS)
+    assert len(made) == len(CHECKS)
 
 
 class Good(Explainer):

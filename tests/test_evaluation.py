@@ -152,6 +152,26 @@ def test_two_processes_are_one(data: Path, model: nn.Module, tmp_path: Path) -> 
     same(run(data, model), run(data, model, out=tmp_path / "two", resume=True))
 
 
+@pytest.mark.parametrize(("rank", "code"), [("0", 1), ("1", 0)])
+def test_only_process_0_reports(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rank: str,
+    code: int,
+) -> None:
+    data = tree(tmp_path / "set")
+    (data / "val/photo_004.png").write_bytes(b"no picture")
+    monkeypatch.setattr(World, "current", classmethod(lambda cls: cls(int(rank), 1)))
+    monkeypatch.setattr(World, "share", lambda self, count: range(count))
+    if rank == "1":
+        (tmp_path / "run" / "parts").mkdir(parents=True)  # what process 0 does first
+    words = ["evaluate", str(data), "--size", "64", "--methods", "cam", "--out", str(tmp_path / "run")]
+    assert main(words) == code
+    assert ("photo_004.png: " in capsys.readouterr().err) == (rank == "0")
+    assert (tmp_path / "run" / "metrics.json").exists() == (rank == "0")
+
+
 def test_killed_and_gone_on_with(data: Path, model: nn.Module, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, script(tmp_path), data, out])
@@ -176,7 +196,12 @@ def test_a_folder_is_of_one_run(data: Path, model: nn.Module, tmp_path: Path) ->
     run(data, model, out=out, limit=4)
     with pytest.raises(InputError, match="holds this run already; add --resume"):
         run(data, model, out=out, limit=4)
-    for changed, said in (({"methods": ["cam"]}, "methods"), ({"interval": 0.1}, "interval"), ({"limit": 5}, "data")):
+    for changed, said in (
+        ({"methods": ["cam"]}, "methods"),
+        ({"interval": 0.1}, "interval"),
+        ({"limit": 5}, "data"),
+        ({"threads": 2}, "threads"),
+    ):
         with pytest.raises(InputError, match=f"another run, whose {said} was"):
             run(data, model, out=out, resume=True, **{"limit": 4, **changed})
     other = FAMILIES["vit"]()
@@ -407,6 +432,7 @@ class TestCommand:
             (["--threshold", "0.123"], 2, "threshold 0.123 is not among the 100 evaluated"),
             (["--batch-size", "0"], 2, "batch_size must be"),
             (["--workers", "-1"], 2, "workers must be"),
+            (["--threads", "0"], 2, "threads must be"),
             (["--limit", "0"], 2, "limit must be"),
         ],
     )

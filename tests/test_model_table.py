@@ -63,8 +63,11 @@ def test_every_map_is_that_of_its_formula_or_refused(kind: str) -> None:
         try:
             found = create_explainer(method, model)(images, [1, 4]).grid
         except UnsupportedModelError as error:
-            assert method in ROWS, f"{method}: {error}"
-            assert "\n" not in str(error) and "explainers that fit it" in str(error)
+            cancels = method == "hires-cam" and float(truth[method].abs().max()) < 1e-5
+            assert method in ROWS or cancels, f"{method}: {error}"
+            assert "\n" not in str(error) and (
+                "explainers that fit it" in str(error) or "grad-cam or layer-cam" in str(error)
+            )
             continue
         assert found.shape == (2, *FAMILIES[kind][2]), method
         assert method in truth, f"{method} gives a map of {kind} that has no formula here"

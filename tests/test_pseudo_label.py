@@ -29,8 +29,7 @@ from trt_cam.data.folders import ClassFolders
 from trt_cam.errors import DatasetError, InputError, OutputError, TrtCamError
 from trt_cam.pseudolabels import PseudoLabels, pseudo_label
 from trt_cam.pseudolabels.merging import firsts, titles
-from trt_cam.pseudolabels.runner import own
-from trt_cam.runs import World
+from trt_cam.runs import World, own
 
 CLASSES = ("cat", 'dogs & <"wolves">', "zebra")
 PHOTOS = 14  # of each class

@@ -40,19 +40,19 @@ def inputs_of(modules: Sequence[nn.Module], model: nn.Module, images: Tensor) ->
 
 
 def whole_graph(model: nn.Module, images: Tensor, layer: str) -> Tensor:
-    """Gradient times activation over channels of a layer's tokens, from the plain graph of the whole model, (B, S)."""
+    """LayerCAM of a layer's tokens, from the plain graph of the whole model, (B, S)."""
     kept: list[Tensor] = []
     handle = model.get_submodule(layer).register_forward_hook(lambda m, a, out: kept.append(out))
     (gradient,) = torch.autograd.grad(model(images).gather(1, TARGET[:, None]).sum(), kept)
     handle.remove()
-    return (gradient * kept[0]).sum(-1).detach()
+    return (gradient.relu() * kept[0]).sum(-1).detach()
 
 
 def same(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected.view_as(found), rtol=1e-9, atol=1e-12)
 
 
-METHODS = ["raw-attention", "rollout", "gradient-rollout", "transformer-attribution", "cam", "hires-cam", "trt-free"]
+METHODS = ["raw-attention", "rollout", "gradient-rollout", "transformer-attribution", "cam", "layer-cam", "trt-free"]
 AS_NAFLEX: dict[str, tuple[str, dict[str, Any]]] = {
     "token": ("vit_tiny_patch16_224", {"no_embed_class": True}),
     "average": ("vit_tiny_patch16_224", {"global_pool": "avg", "no_embed_class": True}),
@@ -126,7 +126,7 @@ def test_gradients_and_classifier_of_models_read_by_a_class_token(name: str) -> 
     settings = BY_TOKEN[name][0] if name in BY_TOKEN else {}
     model, size = made(name, **settings), settings.get("img_size", 224)
     images, parts = photos(size, size), describe(model)
-    found = create_explainer("hires-cam", model)(images, TARGET)
+    found = create_explainer("layer-cam", model)(images, TARGET)
     N = found.grid.flatten(1).shape[1]
     expected = whole_graph(model, images, parts.layer)[:, -N:]
     assert expected.abs().max() > 0
@@ -182,7 +182,7 @@ def test_vision_encoders_of_language_models(name: str) -> None:
     found = create_explainer("rollout", model)(images)
     assert found.grid_size == (4, 6) and found.row == "mean over patch tokens"
     same(found.grid, R.mean(1))
-    same(create_explainer("hires-cam", model)(images, TARGET).grid, whole_graph(model, images, describe(model).layer))
+    same(create_explainer("layer-cam", model)(images, TARGET).grid, whole_graph(model, images, describe(model).layer))
     with torch.no_grad():
         tokens = model.forward_features(images).reshape(2, 24, -1)
         expected = model.head(model.norm(tokens))[torch.arange(2), :, TARGET]
@@ -219,7 +219,7 @@ def test_blocks_whose_attention_is_no_one_matrix_carry_gradients_and_classifier(
         parts = describe(model)
         expected = whole_graph(model, images, parts.layer)[:, parts.prefix :]
         assert expected.abs().max() > 0
-        same(create_explainer("hires-cam", model)(images, TARGET).grid, expected)
+        same(create_explainer("layer-cam", model)(images, TARGET).grid, expected)
         with pytest.raises(UnsupportedModelError, match="explainers that fit it: .*grad-cam"):
             create_explainer("rollout", model)
 

@@ -64,6 +64,12 @@ class World:
                 raise TrtCamError("another process of this run has ended; its own line says why") from error
 
 
+def own(device: Any) -> Any:
+    """The device of this process: under ``torchrun`` each on a machine has another GPU."""
+    number = os.environ.get("LOCAL_RANK")
+    return f"cuda:{number}" if number is not None and str(device) == "cuda" else device
+
+
 class Run:
     """A folder with the batches of one run.
 

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = build_parser().parse_args(arguments)
         command: Callable[[argparse.Namespace], int] = chosen.command
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: complain(str(message), kind="warning: ")
+            warnings.showwarning = warner()
             return command(chosen)
     except SystemExit as done:  # argparse ends --help and usage errors so
         return int(done.code or 0)
@@ -45,6 +45,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
+
+
+def warner() -> Callable[..., None]:
+    """Says each warning once: a run of many photos would repeat it for each."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: object) -> None:
+        text = str(message)
+        if text not in said:
+            complain(text, kind="warning: ")
+        said.add(text)
+
+    return show
 
 
 class Parser(argparse.ArgumentParser):

@@ -46,6 +46,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--size", type=int, metavar="PIXELS", help="of the model's input (default: its own)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="photos in one forward")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of one forward on the CPU (default: 1)")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read photos")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N photos")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run")
@@ -72,16 +73,17 @@ def run(chosen: argparse.Namespace) -> int:
         others = load_dataset(chosen.val or chosen.data, chosen.kind, chosen.val_split or chosen.split, **more)
         val = evaluated(chosen, others, chosen.val_part, Path(chosen.out) / "val")
     found = evaluated(chosen, data, chosen.part, Path(chosen.out) / "run" if val else Path(chosen.out))
-    if World.current().rank == 0:
-        rows = write(found, threshold=threshold, val=val)
-        say(as_markdown(rows, shown(rows, threshold)))
-        if chosen.study == "tables":
-            from trt_cam.report.published import as_markdown as printed
+    if World.current().rank > 0:  # process 0 reports; torchrun would end it at the first failure of another
+        return 0
+    rows = write(found, threshold=threshold, val=val)
+    say(as_markdown(rows, shown(rows, threshold)))
+    if chosen.study == "tables":
+        from trt_cam.report.published import as_markdown as printed
 
-            say(f"\n{printed()}\n")
-        say(f"-> {found.run.folder}")
-        for name, reason in found.failures:
-            complain(f"{name}: {reason}")
+        say(f"\n{printed()}\n")
+    say(f"-> {found.run.folder}")
+    for name, reason in found.failures:
+        complain(f"{name}: {reason}")
     return FAILURE if found.failures else 0
 
 
@@ -113,6 +115,7 @@ def evaluated(chosen: argparse.Namespace, data: Any, part: str | None, out: Path
         size=chosen.size,
         device=chosen.device,
         batch_size=chosen.batch_size,
+        threads=chosen.threads,
         workers=chosen.workers,
         limit=chosen.limit,
         out=out,

@@ -23,10 +23,11 @@ from trt_cam.data.samples import DataSet
 from trt_cam.errors import DatasetError, InputError, UnsupportedModelError
 from trt_cam.evaluation.measuring import Batches, Measure, Method, Read, Results, from_arrays
 from trt_cam.explainers import Explainer, list_explainers
+from trt_cam.localization import computing
 from trt_cam.metrics.protocols import get_protocol, threshold_list
 from trt_cam.ops._checks import check_count
 from trt_cam.pipeline import bind, input_size, name_of, own_refine, place
-from trt_cam.runs import Run, World
+from trt_cam.runs import Run, World, own
 from trt_cam.targets import resolve_target
 
 Progress = Callable[[int, int, int], None]
@@ -76,6 +77,7 @@ def evaluate(
     size: int | tuple[int, int] | None = None,
     device: str | torch.device | None = None,
     batch_size: int = 8,
+    threads: int = 1,
     workers: int = 0,
     limit: int | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -103,9 +105,11 @@ def evaluate(
     classes
         The model's class, index or name, of each of the data set's classes by name; found by themselves for WordNet
         ids of ImageNet, for names that the model has, and for as many classes as the model has.
-    batch_size, workers
-        Photos in one forward, and processes that read photos. Results depend on neither the processes nor restarts;
-        another batch size may change the last digits.
+    batch_size, threads
+        Photos in one forward, and threads of one forward on the CPU. Either may change the last digits of a map, so
+        they belong to the run; a process under ``torchrun``, which is left one thread, does what a single one does.
+    workers
+        Processes that read photos. Results depend on neither processes nor restarts.
     limit
         Only the first so many photos.
     out, resume
@@ -127,21 +131,21 @@ def evaluate(
         if value is not None:
             check_count(value, name, least)
     data = data if isinstance(data, DataSet) else load_dataset(Path(data))
-    net = place(model, device)
+    net = place(model, own(device))
     rows = bound(methods, net, refine)
     chosen = get_protocol(protocol or ("pxap" if has_masks(data) else "maxboxacc_v2"))
-    thresholds = threshold_list(interval)
     pixels = input_size(size, preprocessing(net).size)
     indices = selected(data, part, limit)
-    measure = Measure(rows, data, class_indices(data, net, classes), chosen, thresholds)
+    measure = Measure(rows, data, class_indices(data, net, classes), chosen, threshold_list(interval))
     batches = Batches(data, indices, preprocessing(net), pixels, chosen, batch_size)
-    identity = identity_of(measure, batches, name_of(model, net), part, interval)
+    identity = identity_of(measure, batches, name_of(model, net), part, interval, threads)
     world = World.current()
     kept = tempfile.TemporaryDirectory() if out is None else None
     if kept and world.size > 1:
         raise InputError("several processes need a folder that they share, got none; give out")
     run = Run(Path(kept.name if kept else os.fspath(out or "")), identity, resume=resume, world=world)
-    work(run, measure, batches, world, workers, progress)
+    with computing(threads):
+        work(run, measure, batches, world, workers, progress)
     return collected(run, measure, batches, data, name_of(model, net), kept)
 
 
@@ -219,7 +223,9 @@ def class_indices(data: DataSet, net: nn.Module, classes: Mapping[str, str | int
     return np.arange(count)
 
 
-def identity_of(measure: Measure, batches: Batches, model: str, part: str | None, interval: float) -> dict[str, Any]:
+def identity_of(
+    measure: Measure, batches: Batches, model: str, part: str | None, interval: float, threads: int
+) -> dict[str, Any]:
     """All that the results depend on."""
     net = measure.methods[0].explain.model
     return {
@@ -231,6 +237,7 @@ def identity_of(measure: Measure, batches: Batches, model: str, part: str | None
         "interval": interval,
         "size": list(batches.size),
         "batch_size": batches.batch_size,
+        "threads": threads,
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trt_cam.errors import InputError
+from trt_cam.errors import InputError, UnsupportedModelError
 from trt_cam.explainers.base import Explainer
 from trt_cam.explainers.registry import register_explainer
 from trt_cam.observe import Layer, Observation, Reshape
@@ -169,13 +169,29 @@ class LayerCAM(LayerMethod):
 class HiResCAM(LayerMethod):
     """HiResCAM (Draelos & Carin, 2020, arXiv:2011.08891)::
 
-    grid = sum_d g_d a_d
+        grid = sum_d g_d a_d
+
+    Where a norm of each token follows the layer, a longer token changes nothing, and this sum is zero everywhere; that
+    is refused with the layer to use.
     """
 
     name = "hires-cam"
 
     def weighted(self, activation: Tensor, gradient: Tensor) -> Tensor:
         return gradient * activation
+
+    def grid(self, seen: Observation, target: Any) -> Tensor:
+        weighted = self.weighted(*seen.gradient(target))
+        total, size = weighted.sum(dim=1), weighted.abs().sum(dim=1)
+        rounding = max(1e-4, 4 * torch.finfo(seen.raw.dtype).eps)
+        if size.any() and not (total.abs() > rounding * size.amax(dim=(1, 2), keepdim=True)).any():
+            after = seen.backbone.final if seen.backbone.pooling in ("avg", "map") else ""
+            instead = f"target_layers=[{after!r}], or " if after else ""
+            raise UnsupportedModelError(
+                f"hires-cam needs a layer at which gradient times activation does not cancel, but over the channels of "
+                f"{seen.layer!r} it sums to zero at every place, for a norm follows; use {instead}grad-cam or layer-cam"
+            )
+        return principal_map(weighted) if self.eigen_smooth else total
 
 
 @register_explainer

@@ -27,7 +27,7 @@ from trt_cam.pipeline import Pipeline, own_threshold
 from trt_cam.pseudolabels.formats import FORMATS
 from trt_cam.pseudolabels.labelling import FORWARDS, Forwards, Line, packed
 from trt_cam.pseudolabels.merging import LINES, Keep, Merge, firsts
-from trt_cam.runs import Run, World, write_whole, writing
+from trt_cam.runs import Run, World, own, write_whole, writing
 
 SUMMARY = "summary.json"
 Boxes = Literal["largest", "all_external"]
@@ -187,12 +187,6 @@ def check_places(data: DataSet, out: Path, formats: Sequence[str]) -> None:
         name, other = data.photo_name(index), data.photo_name(int(first[index]))
         if name != other:
             raise InputError(f"{other} and {name} would share a label file in yolo and voc; rename one, or use coco")
-
-
-def own(device: str | torch.device | None) -> str | torch.device | None:
-    """The device of this process: under ``torchrun`` each on a machine has another GPU."""
-    number = os.environ.get("LOCAL_RANK")
-    return f"cuda:{number}" if number is not None and str(device) == "cuda" else device
 
 
 def targets_of(

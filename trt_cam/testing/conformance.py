@@ -79,6 +79,9 @@ def check_explainer(
             name = check.__name__.replace("_", " ")
             try:
                 check(suite)
+            except UnsupportedModelError as error:  # by what the forward showed, so in the first check
+                refused.append(str(error))
+                break
             except Exception as error:
                 what = error if isinstance(error, ConformanceError) else f"a map was needed, got {error!r}"
                 raise ConformanceError(f"{explain.explainer.name!r} on {kind}: {name}: {what}") from error
