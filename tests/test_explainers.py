@@ -423,6 +423,7 @@ def test_together_is_each_alone(name: str, refine: str | None) -> None:
     model: nn.Module = TRTLocalizer(FAMILIES["vit"]()).eval() if name == "localizer" else FAMILIES[name]()
     images = images_for(model.backbone if name == "localizer" else model).float()
     methods = [*ALL_CHEAP, "trt"] if name == "localizer" else ALL_CHEAP
+    methods = [method for method in methods if method != "hires-cam" or name not in ("siglip", "dinov3")]  # refused
     bound = [create_explainer(method, model) for method in methods]
     refines = [refine if index % 2 else None for index in range(len(bound))]
     forwards = []

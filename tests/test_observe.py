@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trt_cam.backbone import describe
 from trt_cam.errors import InputError, UnsupportedModelError
 from trt_cam.explainers import create_explainer
-from trt_cam.observe import Observation, observe, run_masked
+from trt_cam.observe import AttentionCall, Observation, observe, run_masked
 from trt_cam.ops.attention import masked_attention
 
 EVERYTHING = frozenset({"rows", "attention", "tokens", "features", "middle"})
@@ -419,3 +419,17 @@ def test_a_graph_keeps_nothing_for_the_gradient_of_weights(monkeypatch: pytest.M
     assert few < 0.7 * many
     torch.testing.assert_close(grid, same)
     assert all(one.grad is None and one.requires_grad for one in model.parameters())
+
+
+@pytest.mark.parametrize("factor", [0.1, 1.0, 8.0, 60.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weighed_rows_of_small_and_of_huge_scores(factor: float, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(2, 3, 7, 16, generator=generator, dtype=torch.float64) for _ in range(2))
+    call = AttentionCall((factor * q).to(dtype), k.to(dtype), scale=0.25)
+    row = torch.rand(2, 7, generator=generator, dtype=torch.float64)
+    attention = (factor * q @ k.transpose(2, 3) * 0.25).softmax(-1)
+    expected = torch.einsum("bn,bhnm->bhm", row, attention)
+    found = call.weighed(row.to(dtype))
+    assert found.isfinite().all()
+    assert (found.double() - expected).abs().max() <= (1e-12 if dtype == torch.float64 else 5e-5) * expected.max()
