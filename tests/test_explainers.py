@@ -440,6 +440,26 @@ def test_together_is_each_alone(name: str, refine: str | None) -> None:
     assert len(forwards) == (1 if name == "localizer" else 3 + 8)  # 8 are those of smooth-grad-cam++'s noisy images
 
 
+@pytest.mark.parametrize("target", [None, [1, 4]])
+def test_together_with_other_selections_each_ranks_classes_by_its_own(target: list[int] | None) -> None:
+    net = TRTLocalizer(FAMILIES["vit"]()).eval()
+    images = images_for(net.backbone).float()
+    bound = [create_explainer("trt", net, u=1, mode="topk"), create_explainer("rollout", net)]
+    bound += [
+        create_explainer("trt", net, u=9, mode="topk"),
+        create_explainer("cam", net),
+        create_explainer("trt", net),
+    ]
+    bound += [create_explainer("trt", net, re_attention=False)]
+    found = explain_together(bound, images, target)
+    for one, together in zip(bound, found, strict=True):
+        alone = one(images, target)
+        torch.testing.assert_close(together.logits, alone.logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together.grid, alone.grid, rtol=1e-4, atol=1e-5)
+        assert torch.equal(together.target, alone.target)  # type: ignore[arg-type]
+    assert not torch.allclose(found[0].logits, found[2].logits, atol=1e-3)
+
+
 def test_together_for_the_predicted_class_and_settings_of_their_own() -> None:
     model = FAMILIES["vit"]()
     images = images_for(model).float()

@@ -14,6 +14,7 @@ from trt_cam.explainers.binding import LAYERS, BoundExplainer
 
 OWN = ("target_layers", "reshape_transform", "start_block")
 """Settings that change what a forward shows: a method that has one of them is observed alone."""
+LOCALIZER = ("localizer",)
 
 
 def explain_together(
@@ -49,7 +50,6 @@ def explain_together(
     wanted = [refine] * len(methods) if refine is None or isinstance(refine, str) else list(refine)
     if len(wanted) != len(methods):
         raise InputError(f"one refinement for each of {len(methods)} methods was needed, got {len(wanted)}")
-    first = methods[0]
     asked = [one.resolve(target, images) for one in methods][0]
     if callable(asked) or isinstance(asked, list):
         raise InputError("classes were needed as targets of several methods, got callables; call each method")
@@ -57,18 +57,19 @@ def explain_together(
     for place, one in enumerate(methods):
         groups.setdefault(group(one), []).append(place)
     found: dict[int, Explanation] = {}
-    logits: Tensor | None = None
-    for places in sorted(groups.values(), key=lambda places: not methods[places[0]].reads_localizer):
-        needs = frozenset().union(*(methods[place].needs(wanted[place]) for place in places))
-        seen = methods[places[0]].look(images, needs, asked)
-        logits = methods[places[0]].ranking(seen, images, asked) if logits is None else logits
-        if asked is None and first.classes:
-            asked = logits.argmax(dim=1)
+    own: Tensor | None = None  # logits (B, K) of the model as it is
+    for key, places in sorted(groups.items(), key=lambda item: item[0] != LOCALIZER):
+        first = methods[places[0]]
+        seen = first.look(images, frozenset().union(*(methods[place].needs(wanted[place]) for place in places)), asked)
+        changed = first.reads_localizer and key != LOCALIZER  # another selection ranks classes otherwise
+        logits = first.ranking(seen, images, asked) if own is None or changed else own
+        own = own if changed else logits
+        classes = logits.argmax(dim=1) if asked is None and first.classes else asked
         for place in places:
             one, options = methods[place], methods[place].options.replaced(wanted[place], None, None)
             with torch.no_grad():
-                grid = one.map(seen, asked, wanted[place]).detach()
-            found[place] = one.explanation(seen, grid, logits, asked, options)
+                grid = one.map(seen, classes, wanted[place]).detach()
+            found[place] = one.explanation(seen, grid, logits, classes, options)
     return [found[place] for place in range(len(methods))]
 
 
@@ -77,7 +78,7 @@ def group(one: BoundExplainer) -> Any:
     explainer = one.explainer
     if one.reads_localizer:
         told = explainer.localizer_settings().items()
-        return "localizer", *sorted((name, value) for name, value in told if value not in (None, True))
+        return *LOCALIZER, *sorted((name, value) for name, value in told if value not in (None, True))
     if any(getattr(explainer, name, None) for name in OWN):
         return id(explainer)
     needs = explainer.requires

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from trt_cam.backbone import Backbone
 from trt_cam.errors import UnsupportedModelError
 
-LARGEST = 60.0  # score whose exponential, summed over a million keys and inverted, float32 still holds
 CHUNK = 2 * 2**20  # bytes of attention matrix made at a time when whole rows are reduced: what a cache holds
 
 
@@ -73,8 +72,7 @@ class AttentionCall:
     def weighed(self, row: Tensor) -> Tensor:
         """Sum of the query rows weighed by ``row``, (B, Nq) or (B, nh, Nq): (B, nh, Nk), at least float32.
 
-        The softmax's division is done on the weights, one number per row, and not on the matrix; its largest score is
-        taken off only where the lengths of q and k leave room for one that ``exp`` cannot take.
+        The softmax's division is done on the weights, one number per row, and not on the matrix.
         """
         row = row[:, None, None] if row.ndim == 2 else row[:, :, None]  # (B, 1 or nh, 1, Nq)
         with precisely(row):
@@ -83,16 +81,13 @@ class AttentionCall:
             assert self.q is not None and self.k is not None
             q, k = wide(self.q), wide(self.k).transpose(-2, -1)
             row, out = row.to(q), q.new_zeros(*q.shape[:2], 1, k.shape[3])  # (B, nh, 1, Nk)
-            longest = q.norm(dim=-1).amax() * k.norm(dim=-2).amax() * self.scale
-            small = self.bias is None and bool(longest < LARGEST)
             for start, stop in self.chunks():
                 part = row[..., start:stop]
                 if part.any():  # a sweep starts with one row, the others need not be made
                     scores = (q[:, :, start:stop] * self.scale) @ k
                     if self.bias is not None:
                         scores += self.bias.expand(self.shape)[:, :, start:stop]
-                    if not small:
-                        scores -= scores.detach().amax(dim=-1, keepdim=True)
+                    scores -= scores.detach().amax(dim=-1, keepdim=True)
                     scores.exp_()
                     out = out + (part / scores.sum(dim=-1)[:, :, None]) @ scores
             return out[:, :, 0]
