@@ -297,6 +297,15 @@ def test_classes_of_the_data_are_found_among_the_models(tmp_path: Path, model: n
     assert class_indices(data, thousand, {"n01440764": "tench", "n01443537": 5}).tolist() == [0, 5]
     with pytest.raises(InputError, match="the data set has 2 classes such as 'n01440764', the model 7: give classes"):
         class_indices(data, model, None)
+    for name in ("Goldfish", "tiger_shark"):  # by one of their names
+        (tmp_path / "names" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "names" / name / "a.png")
+    assert class_indices(load_dataset(tmp_path / "names"), thousand, None).tolist() == [1, 3]
+    assert class_indices(load_dataset(tmp_path / "names"), FAMILIES["vit"](num_classes=2), None).tolist() == [0, 1]
+    (tmp_path / "names" / "gold fish").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "names" / "gold fish" / "a.png")
+    with pytest.raises(InputError, match="give classes, .*no class is named 'gold fish' .*did you mean 'goldfish'"):
+        class_indices(load_dataset(tmp_path / "names"), thousand, None)
     with pytest.raises(InputError, match="'n01443537' lacks"):
         class_indices(data, thousand, {"n01440764": "tench"})
 

@@ -211,16 +211,24 @@ def class_indices(data: DataSet, net: nn.Module, classes: Mapping[str, str | int
         if missing := [one for one in theirs if one not in classes]:
             raise InputError(f"classes must give the model's class for each of {len(theirs)}, but {missing[0]!r} lacks")
         return np.array([resolve_target(classes[one], names, count) for one in theirs])
-    for known in (imagenet_wnids() if count == 1000 else (), names or ()):
-        by_name = {one: index for index, one in enumerate(known)}
-        if all(one in by_name for one in theirs):
-            return np.array([by_name[one] for one in theirs])
-    if len(theirs) != count:
-        raise InputError(
-            f"the data set has {len(theirs)} classes such as {theirs[0]!r}, the model {count}: give classes, the "
-            "model's class for each by name"
-        )
-    return np.arange(count)
+    wnids = {one: index for index, one in enumerate(imagenet_wnids())} if count == 1000 else {}
+    if all(one in wnids for one in theirs):
+        return np.array([wnids[one] for one in theirs])
+    found: dict[str, int] = {}
+    reason = ""
+    for one in theirs:
+        try:
+            found[one] = resolve_target(one, names, count)
+        except InputError as error:
+            reason = reason or str(error)
+    if len(found) == len(theirs):
+        return np.array(list(found.values()))
+    if not found and len(theirs) == count:  # names of another kind: the order is all there is
+        return np.arange(count)
+    raise InputError(
+        f"the data set has {len(theirs)} classes such as {theirs[0]!r}, the model {count}: give classes, the model's "
+        f"class for each by name ({reason})"
+    )
 
 
 def identity_of(
