@@ -152,7 +152,8 @@ def _observe_tokens(
     seen.grid_size = backbone.grid_size(*images.shape[-2:])
     with ExitStack() as stack:
         if needs & CALLS:
-            stack.enter_context(intercept(recorder.handlers(), active))
+            explains = bool(needs & {"gradient", "attention gradient"})
+            stack.enter_context(intercept(recorder.handlers(), active, frozen=explains))
         if "tokens" in needs:
             stack.enter_context(hooked(backbone.blocks[-1], active, on_input=recorder.last_input))
         if "features" in needs:

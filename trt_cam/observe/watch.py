@@ -40,19 +40,21 @@ def constant(argument: Any) -> Any:
 class _Watch(TorchFunctionMode):
     """Turns the three functions into ``AttentionCall`` for the module being run.
 
-    Where a graph is built, weights enter it as constants: kept for their own gradient, which nobody asks for, the
-    inputs of all linear layers would take nearly half of the memory.
+    ``frozen`` is for a graph that is built to explain, not to train: weights enter it as constants. Kept for their own
+    gradient, which nobody asks for, the inputs of all linear layers would take nearly half of the memory.
     """
 
-    def __init__(self, handlers: Mapping[nn.Module, Handler], inside: list[nn.Module], active: Active) -> None:
+    def __init__(
+        self, handlers: Mapping[nn.Module, Handler], inside: list[nn.Module], active: Active, *, frozen: bool
+    ) -> None:
         super().__init__()
-        self.handlers, self.inside, self.active = handlers, inside, active
+        self.handlers, self.inside, self.active, self.frozen = handlers, inside, active, frozen
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not self.active():
             return func(*args, **kwargs)
-        if torch.is_grad_enabled() and func in WEIGHED:
+        if self.frozen and torch.is_grad_enabled() and func in WEIGHED:
             args, kwargs = tuple(map(constant, args)), {name: constant(one) for name, one in kwargs.items()}
         if not self.inside:
             return func(*args, **kwargs)
@@ -127,8 +129,11 @@ def multi_head_attention(handler: Handler, *args: Any, **kwargs: Any) -> tuple[T
 
 
 @contextmanager
-def intercept(handlers: Mapping[nn.Module, Handler], active: Active) -> Iterator[None]:
-    """Call ``handlers[module]`` for each attention call that happens inside that module's watched forward."""
+def intercept(handlers: Mapping[nn.Module, Handler], active: Active, *, frozen: bool = False) -> Iterator[None]:
+    """Call ``handlers[module]`` for each attention call that happens inside that module's watched forward.
+
+    ``frozen``: whether weights are constants of a graph that is built meanwhile.
+    """
     inside: list[nn.Module] = []
 
     def enter(module: nn.Module, args: Any) -> None:
@@ -144,7 +149,7 @@ def intercept(handlers: Mapping[nn.Module, Handler], active: Active) -> Iterator
             stack.callback(module.register_forward_pre_hook(enter).remove)
             # first of all hooks: what the user's own hooks compute afterwards is no attention of this module
             stack.callback(module.register_forward_hook(leave, prepend=True).remove)
-        stack.enter_context(_Watch(handlers, inside, active))
+        stack.enter_context(_Watch(handlers, inside, active, frozen=frozen))
         yield
 
 
