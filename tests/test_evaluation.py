@@ -269,6 +269,14 @@ def test_a_map_that_is_not_finite_fails_its_photo_for_all(data: Path, model: nn.
     assert [len(one) for one in found.results.values()] == [PHOTOS - 2] * 2
 
 
+def test_photos_without_ground_truth_are_refused_before_any_is_explained(tmp_path: Path, model: nn.Module) -> None:
+    for name in ("0", "1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(b"never opened")
+    with pytest.raises(DatasetError, match="a data set with boxes or masks to compare with was needed"):
+        run(tmp_path, model)
+
+
 def test_parts_by_the_files_number(data: Path, model: nn.Module) -> None:
     odd, even = (run(data, model, part=part).results["cam"].table() for part in ("odd", "even"))
     assert [name[-5] for name in odd.name] == list("13579") and len(even) == 6

@@ -20,7 +20,7 @@ from trt_cam import __version__
 from trt_cam.data.catalog import load_dataset
 from trt_cam.data.samples import DataSet
 from trt_cam.errors import DatasetError, InputError, OutputError
-from trt_cam.evaluation.runner import Progress, class_indices, of_data, of_weights
+from trt_cam.evaluation import Progress, class_indices, of_data, of_weights
 from trt_cam.localization import computing
 from trt_cam.ops._checks import check_count
 from trt_cam.pipeline import Pipeline, own_threshold

@@ -133,5 +133,8 @@ def _json(path: Path, wanted: tuple[str, ...]) -> dict[str, Any]:
     except (OSError, ValueError, TypeError) as error:
         raise DatasetError(f"{path} is damaged ({error}); make the run again") from None
     if missing or not isinstance(found, dict):
-        raise DatasetError(f"{path} is damaged (it lacks {', '.join(missing) or 'an object'}); make the run again")
+        raise DatasetError(
+            f"{path} is damaged, or of no evaluation (it lacks {', '.join(missing) or 'an object'}); give the folder "
+            "of a run of trt-cam evaluate"
+        )
     return found
