@@ -450,7 +450,7 @@ def test_together_with_other_selections_each_ranks_classes_by_its_own(target: li
         create_explainer("cam", net),
         create_explainer("trt", net),
     ]
-    bound += [create_explainer("trt", net, re_attention=False)]
+    bound += [create_explainer("trt", net, re_attention=False), create_explainer("trt", net, u=1)]
     found = explain_together(bound, images, target)
     for one, together in zip(bound, found, strict=True):
         alone = one(images, target)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trt_cam.cli.options import classes_of, named_values, quieten
+from trt_cam.cli.options import add_run, classes_of, named_values, quieten
 from trt_cam.cli.output import FAILURE, Counter, complain, say
 from trt_cam.errors import InputError
 
@@ -41,16 +41,8 @@ def add(commands: Any) -> None:
     parser.add_argument("--val-split", help="for from-val: its split")
     parser.add_argument("--val-part", choices=("odd", "even"), help="for from-val: only photos of such a number")
     parser.add_argument("--interval", type=float, default=0.01, help="step of the thresholds (default: %(default)s)")
-    parser.add_argument("--classes", metavar="FILE", help="JSON: the model's class of each of the data set's")
-    parser.add_argument("--model", help="a timm name, a folder or hf-hub:owner/name (default: the embedded model)")
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="of the model's input (default: its own)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="photos in one forward")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of one forward on the CPU (default: 1)")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read photos")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N photos")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was cut short")
+    add_run(parser)
     parser.set_defaults(command=run)
 
 

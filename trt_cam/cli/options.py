@@ -37,6 +37,19 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", module=r"(PIL|timm|huggingface_hub)\b")
 
 
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that take a model through many photos, in runs that can be cut short."""
+    parser.add_argument("--classes", metavar="FILE", help="JSON: the model's class of each of the data set's")
+    parser.add_argument("--model", help="a timm name, a folder or hf-hub:owner/name (default: the embedded model)")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="of the model's input (default: its own)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; under torchrun cuda is each process's own")
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="photos in one forward")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of one forward on the CPU (default: 1)")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read photos")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was cut short")
+
+
 def add_dataset(parser: argparse.ArgumentParser) -> None:
     """Options of the commands that read a data set."""
     parser.add_argument("folder", metavar="DIR", help="that the archives were unpacked in")

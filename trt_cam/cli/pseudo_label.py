@@ -7,7 +7,7 @@ import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from trt_cam.cli.options import classes_of, quieten
+from trt_cam.cli.options import add_run, classes_of, quieten
 from trt_cam.cli.output import FAILURE, Counter, complain, say
 
 if TYPE_CHECKING:
@@ -26,13 +26,11 @@ def add(commands: Any) -> None:
         "Once it is complete, --resume writes other formats or keeps other boxes without a model's work.",
     )
     parser.add_argument("data", metavar="DIR", help="photos, in a folder for each class or not; or a data set")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run")
     parser.add_argument(
         "--format", default="coco", help="coco, yolo, voc or jsonl, separated by commas (default: coco)"
     )
     parser.add_argument("--boxes", default="largest", help="largest (one a photo) or all_external")
     parser.add_argument("--target", default="label", help="label (of the photo, if it has one) or predicted")
-    parser.add_argument("--classes", metavar="FILE", help="JSON: the model's class of each of the data set's")
     parser.add_argument(
         "--min-size", type=float, default=0, metavar="N", help="of a box's sides: pixels, or share if < 1"
     )
@@ -43,13 +41,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the method")
     parser.add_argument("--refine", default="default", help="default (the model's own), affinity, ncut or none")
     parser.add_argument("--threshold", type=float, metavar="SHARE", help="of the map's maximum, in [0, 1)")
-    parser.add_argument("--model", help="a timm name, a folder or hf-hub:owner/name (default: the embedded model)")
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="of the model's input (default: its own)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; under torchrun cuda is each process's own")
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="photos in one forward")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of one forward on the CPU (default: 1)")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read photos")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was cut short")
+    add_run(parser)
     parser.set_defaults(command=run)
 
 

@@ -78,7 +78,7 @@ def group(one: BoundExplainer) -> Any:
     explainer = one.explainer
     if one.reads_localizer:
         told = explainer.localizer_settings().items()
-        return *LOCALIZER, *sorted((name, value) for name, value in told if value not in (None, True))
+        return *LOCALIZER, *sorted((name, value) for name, value in told if value is not None and value is not True)
     if any(getattr(explainer, name, None) for name in OWN):
         return id(explainer)
     needs = explainer.requires
