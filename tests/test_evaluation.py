@@ -28,7 +28,7 @@ from trt_cam.data.frames import fit_photo
 from trt_cam.data.photos import load_photo
 from trt_cam.errors import DatasetError, InputError, OutputError
 from trt_cam.evaluation import Evaluation, class_indices, evaluate
-from trt_cam.evaluation.tables import as_csv, as_markdown, records, write
+from trt_cam.evaluation.tables import as_csv, as_markdown, photo_lines, records, write
 from trt_cam.explainers.perturbation import ScoreCAM
 from trt_cam.metrics.protocols import get_protocol
 from trt_cam.metrics.records import LocalizationResults
@@ -346,6 +346,25 @@ def test_what_is_written(data: Path, model: nn.Module, tmp_path: Path) -> None:
 def get_list(found: Evaluation) -> NDArray[np.float64]:
     results = found.results["cam"]
     return results.thresholds
+
+
+@pytest.mark.parametrize(("protocol", "grid"), [("tscam", 96), ("trt_fixed_v2", 96), ("maxboxacc", 224)])
+def test_the_scripts_of_ts_cam_and_trt_compare_on_the_models_input(data: Path, protocol: str, grid: int) -> None:
+    model = FAMILIES["vit"](img_size=96)
+    found = run(data, model, protocol=protocol, limit=3)
+    results = found.results["cam"]
+    assert results.protocol.grid == grid and int(results.table().truth.max()) < grid  # type: ignore[attr-defined]
+    (lines,) = [list(photo_lines(found, "fixed", 0.3, None))]
+    assert len(lines) == 6 and all(x1 <= line["width"] for line in lines for _, _, x1, _ in line["boxes"])
+
+
+def test_a_run_is_of_one_choice_of_classes(data: Path, model: nn.Module, tmp_path: Path) -> None:
+    samples = load_dataset(data)
+    run(data, model, out=tmp_path / "run", limit=2)
+    changed = class_indices(samples, model, None)[::-1].copy()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError, match="another run, whose classes was"):
+        patch.setattr("trt_cam.evaluation.runner.class_indices", lambda *_: changed)
+        run(data, model, out=tmp_path / "run", limit=2, resume=True)
 
 
 def test_thresholds_that_a_protocol_does_not_take(data: Path, model: nn.Module, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
@@ -23,7 +25,7 @@ from trt_cam.evaluation.chosen import bound, class_indices, has_masks, of_data, 
 from trt_cam.evaluation.measuring import Batches, Measure, Method, Read, Results, from_arrays
 from trt_cam.explainers import Explainer
 from trt_cam.localization import computing
-from trt_cam.metrics.protocols import get_protocol, threshold_list
+from trt_cam.metrics.protocols import Protocol, get_protocol, threshold_list
 from trt_cam.ops._checks import check_count
 from trt_cam.pipeline import input_size, name_of, place
 from trt_cam.runs import Run, World, own
@@ -131,8 +133,8 @@ def evaluate(
     data = data if isinstance(data, DataSet) else load_dataset(Path(data))
     net = place(model, own(device))
     rows = bound(methods, net, refine)
-    chosen = get_protocol(protocol or ("pxap" if has_masks(data) else "maxboxacc_v2"))
     pixels = input_size(size, preprocessing(net).size)
+    chosen = protocol_for(protocol or ("pxap" if has_masks(data) else "maxboxacc_v2"), pixels)
     indices = selected(data, part, limit)
     measure = Measure(rows, data, class_indices(data, net, classes), chosen, threshold_list(interval))
     batches = Batches(data, indices, preprocessing(net), pixels, chosen, batch_size)
@@ -147,6 +149,13 @@ def evaluate(
     return collected(run, measure, batches, data, name_of(model, net), kept)
 
 
+def protocol_for(name: str, pixels: tuple[int, int]) -> Protocol:
+    """A protocol; those that compare on the model's input, which is square there, on as many pixels."""
+    found = get_protocol(name)
+    on_input = found.quotient_first and pixels[0] == pixels[1]
+    return get_protocol(name, size=pixels[0]) if on_input else found
+
+
 def identity_of(
     measure: Measure, batches: Batches, model: str, part: str | None, interval: float, threads: int
 ) -> dict[str, Any]:
@@ -157,6 +166,7 @@ def identity_of(
         "data": of_data(measure.data, batches.indices) | {"part": part},
         "model": {"name": model, "weights": of_weights(net)},
         "methods": [[row.name, repr(row.explain.explainer), row.refine] for row in measure.methods],
+        "classes": hashlib.sha256(measure.classes.astype(np.int64).tobytes()).hexdigest()[:16],
         "protocol": measure.protocol.name,
         "interval": interval,
         "size": list(batches.size),
