@@ -192,6 +192,7 @@ def test_a_config_that_asks_for_terabytes_is_refused_before_memory_is_taken(fold
 @pytest.mark.parametrize("source", ["nowhere", "no/where", ""])
 def test_folders_that_do_not_exist(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    offline(monkeypatch, tmp_path)  # one of them might be a repository of the hub
     with pytest.raises(WeightsError, match="config.json") as caught:
         TRTLocalizer.from_pretrained(source)
     assert "\n" not in str(caught.value)

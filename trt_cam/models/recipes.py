@@ -4,47 +4,81 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
-from trt_cam.backbone import Preprocessing, create_timm
+from trt_cam.backbone import Preprocessing, count_classes, create_timm, preprocessing
 from trt_cam.errors import InputError, WeightsError
-
-if TYPE_CHECKING:
-    from trt_cam.models.trt import TRTLocalizer
 
 SET_RECIPE = "set backbone.recipe = {'builder': 'timm', 'name': ..., 'settings': {...}}"
 """What to do where a backbone does not tell how it was made."""
 
 
-def describe_network(net: TRTLocalizer) -> dict[str, Any]:
+OF_NETWORK = ("schema", "network", "backbone", "num_classes", "trt", "preprocessing", "classes")
+OF_TIMM = ("architecture", "model_args", "pretrained_cfg", "label_names")
+"""What timm itself reads of a folder's config.json; said beside ``backbone`` and ``preprocessing`` for its sake."""
+
+
+def describe_network(net: nn.Module) -> dict[str, Any]:
     """The part of config.json from which the network is built again."""
+    from trt_cam.models.trt import TRTLocalizer
+    from trt_cam.models.tscam import TSCAMNet
+
+    prepared, classes = preprocessing(net), getattr(net, "classes", None)
+    described = {
+        "network": "trt" if isinstance(net, TRTLocalizer) else "ts-cam" if isinstance(net, TSCAMNet) else "timm",
+        "backbone": backbone_recipe(net.backbone if isinstance(net, (TRTLocalizer, TSCAMNet)) else net),
+        "num_classes": net.num_classes if isinstance(net, (TRTLocalizer, TSCAMNet)) else count_classes(net),
+        **({"trt": trt_settings(net)} if isinstance(net, TRTLocalizer) else {}),
+        "preprocessing": {
+            "size": list(prepared.size),
+            "mean": list(prepared.mean),
+            "std": list(prepared.std),
+            "interpolation": prepared.interpolation,
+        },
+        "classes": list(classes) if classes else None,
+    }
+    return described | (for_timm(described) if described["network"] == "timm" else {})
+
+
+def trt_settings(net: Any) -> dict[str, Any]:
+    """Of a ``TRTLocalizer`` what its constructor is told beside the backbone."""
     from trt_cam.models.hybrid import TrunkCam
 
-    cam = net.cam
-    kind = None if cam is None else "trunk" if isinstance(cam, TrunkCam) else "branch"
     return {
-        "backbone": backbone_recipe(net.backbone),
-        "num_classes": net.num_classes,
-        "trt": {
-            "u": net.tpsm.u,
-            "mode": net.tpsm.mode,
-            "eps": net.tpsm.eps,
-            "divide": net.divide,
-            "relu": net.relu,
-            "cam_from": net.cam_from,
-            "cam": kind,
-        },
-        "preprocessing": {
-            "size": list(net.preprocessing.size),
-            "mean": list(net.preprocessing.mean),
-            "std": list(net.preprocessing.std),
-            "interpolation": net.preprocessing.interpolation,
-        },
-        "classes": list(net.classes) if net.classes else None,
+        "u": net.tpsm.u,
+        "mode": net.tpsm.mode,
+        "eps": net.tpsm.eps,
+        "divide": net.divide,
+        "relu": net.relu,
+        "cam_from": net.cam_from,
+        "cam": None if net.cam is None else "trunk" if isinstance(net.cam, TrunkCam) else "branch",
     }
+
+
+def for_timm(described: Mapping[str, Any]) -> dict[str, Any]:
+    """The same in timm's words, so that ``timm.create_model("hf-hub:owner/name")`` loads the folder as well."""
+    backbone, prepared = described["backbone"], described["preprocessing"]
+    if backbone["builder"] != "timm":
+        return {}
+    settings, own = backbone.get("settings", {}), {key: prepared[key] for key in ("mean", "std", "interpolation")}
+    told = {"input_size": [3, *prepared["size"]], "num_classes": described["num_classes"]}
+    fixed = {"fixed_input_size": True} if "img_size" in settings else {}
+    names = {"label_names": described["classes"]} if described["classes"] else {}
+    return {
+        "architecture": backbone["name"],
+        "model_args": settings,
+        "pretrained_cfg": {**own, **told, **fixed},
+        **names,
+    }
+
+
+def license_of(net: nn.Module) -> str | None:
+    """The licence of the weights that timm publishes for a backbone, where timm says."""
+    told = getattr(getattr(net, "backbone", net), "pretrained_cfg", None) or {}
+    return told.get("license") or None
 
 
 def backbone_recipe(model: nn.Module) -> dict[str, Any]:
@@ -58,12 +92,13 @@ def backbone_recipe(model: nn.Module) -> dict[str, Any]:
             f"a backbone that timm can build by name was needed, got {type(model).__name__} without one; {SET_RECIPE}"
         )
     embed, normed = getattr(model, "patch_embed", None), getattr(model, "fc_norm", None)
+    pooled = getattr(model, "global_pool", None)
     after_pool = normed is not None and not isinstance(normed, nn.Identity)
     settings = {
         "img_size": getattr(embed, "img_size", None),
         "dynamic_img_size": getattr(model, "dynamic_img_size", False) or None,
         "dynamic_img_pad": getattr(embed, "dynamic_img_pad", False) or None,
-        "global_pool": getattr(model, "global_pool", None),
+        "global_pool": pooled if isinstance(pooled, str) else getattr(pooled, "pool_type", None),
         "fc_norm": after_pool,
         "use_fc_norm": after_pool,
     }
@@ -92,27 +127,36 @@ def build_backbone(recipe: Mapping[str, Any], num_classes: int) -> nn.Module:
     return model
 
 
-def build(config: Mapping[str, Any]) -> TRTLocalizer:
-    """A localizer with random weights from its config."""
-    from trt_cam.models.hybrid import TrunkCam
-    from trt_cam.models.trt import TRTLocalizer
-
-    backbone = build_backbone(config["backbone"], config["num_classes"])
-    settings = dict(config["trt"])
-    kind = settings.pop("cam")
-    cam: Any = TrunkCam(num_classes=config["num_classes"]) if kind == "trunk" else kind
-    net = TRTLocalizer(backbone, cam=cam, **settings)
+def build(config: Mapping[str, Any]) -> nn.Module:
+    """A network with random weights from its config; a config that names none is of the first kind."""
+    net = unprepared(config)
     prepared = config["preprocessing"]
-    net.preprocessing = Preprocessing(
+    net.preprocessing = Preprocessing(  # type: ignore[assignment]
         tuple(prepared["size"]), tuple(prepared["mean"]), tuple(prepared["std"]), prepared["interpolation"]
     )
-    net.classes = tuple(config["classes"]) if config.get("classes") else None
-    net.config = {
-        key: value
-        for key, value in config.items()
-        if key not in ("schema", "backbone", "num_classes", "trt", "preprocessing", "classes")
-    }
+    net.classes = tuple(config["classes"]) if config.get("classes") else None  # type: ignore[assignment]
+    net.config = {key: value for key, value in config.items() if key not in OF_NETWORK + OF_TIMM}  # type: ignore[assignment]
     return net
+
+
+def unprepared(config: Mapping[str, Any]) -> nn.Module:
+    """The modules alone."""
+    from trt_cam.models.hybrid import TrunkCam
+    from trt_cam.models.trt import TRTLocalizer
+    from trt_cam.models.tscam import TSCAMNet
+
+    network, classes = config.get("network", "trt"), config["num_classes"]
+    if network not in ("trt", "ts-cam", "timm"):
+        raise WeightsError(f"a network trt, ts-cam or timm was needed in config.json, got {network!r}; update trt_cam")
+    backbone = build_backbone(config["backbone"], 0 if network == "ts-cam" else classes)
+    if network == "timm":
+        return backbone
+    if network == "ts-cam":
+        return TSCAMNet(backbone, classes)
+    settings = dict(config["trt"])
+    kind = settings.pop("cam")
+    cam: Any = TrunkCam(num_classes=classes) if kind == "trunk" else kind
+    return TRTLocalizer(backbone, cam=cam, **settings)
 
 
 def shapes_of(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]] | None:
@@ -133,11 +177,3 @@ def mismatch(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[in
         if given[name] != shape:
             return f"shape {given[name]} instead of {shape} for {name!r}"
     return None
-
-
-def card(config: Mapping[str, Any]) -> str:
-    """A model card that says no more than the config knows."""
-    return (
-        f"# TRT localizer\n\nBackbone `{config['backbone'].get('name', config['backbone']['builder'])}`, "
-        f"{config['num_classes']} classes. Load it with `trt_cam.TRTLocalizer.from_pretrained(folder)`.\n"
-    )

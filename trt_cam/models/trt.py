@@ -9,7 +9,6 @@ Re-attention map M_T (Eq. 9 and 10) times class map M_C is the result (Eq. 3).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from trt_cam.backbone import Backbone, class_names, count_classes, create_timm, describe, preprocessing
 from trt_cam.errors import InputError, UnsupportedModelError
 from trt_cam.models.heads import TPSM, CamBranch
+from trt_cam.models.sharing import Shareable
 from trt_cam.observe import check_images, rewrite_last_block, wide
 from trt_cam.ops.attention import SelectionMode, fuse_heads, reattention_map
 
@@ -60,7 +60,7 @@ class TRTOutput(NamedTuple):
     fused: Tensor
 
 
-class TRTLocalizer(nn.Module):
+class TRTLocalizer(Shareable, nn.Module):
     """A timm vision transformer with the two branches of TRT.
 
     Parameters
@@ -193,19 +193,6 @@ class TRTLocalizer(nn.Module):
         from trt_cam.localization import localize
 
         return localize(photos, model=self, **settings)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write model.safetensors, config.json and a model card; see ``trt_cam.models.weights``."""
-        from trt_cam.models.weights import save_pretrained
-
-        save_pretrained(self, folder)
-
-    @classmethod
-    def from_pretrained(cls, source: str | Path) -> TRTLocalizer:
-        """Load from a folder that ``save_pretrained`` wrote, or from a Hugging Face repository of that layout."""
-        from trt_cam.models.weights import from_pretrained
-
-        return from_pretrained(source)
 
     @classmethod
     def from_official(

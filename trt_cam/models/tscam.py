@@ -8,25 +8,31 @@ from typing import Any
 from torch import Tensor, nn
 
 from trt_cam.backbone import class_names, describe, preprocessing
-from trt_cam.errors import UnsupportedModelError
+from trt_cam.errors import InputError, UnsupportedModelError
 from trt_cam.models.heads import ConvHead, width_of
 from trt_cam.models.official import architecture, stripped
 from trt_cam.models.recipes import build_backbone
+from trt_cam.models.sharing import Shareable
 from trt_cam.models.weights import load_tensors
 
 
-class TSCAMNet(nn.Module):
+class TSCAMNet(Shareable, nn.Module):
     """A timm transformer with TS-CAM's head: normed patch tokens, a 3x3 convolution, the spatial mean.
 
     Parameters
     ----------
     backbone
-        A timm transformer; its own classifier is not used.
+        A timm transformer, which becomes a part of this module; its own classifier is taken off.
     num_classes
-        K.
+        K; None takes the backbone's.
+
+    Attributes
+    ----------
+    config : dict
+        What belongs to the model but not to the network: thresholds, training data.
     """
 
-    def __init__(self, backbone: nn.Module, num_classes: int) -> None:
+    def __init__(self, backbone: nn.Module, num_classes: int | None = None) -> None:
         super().__init__()
         parts = describe(backbone)
         if "tokens" not in parts.gives:
@@ -34,11 +40,15 @@ class TSCAMNet(nn.Module):
                 f"TS-CAM needs a timm transformer with global attention, got {type(parts.model).__name__}; "
                 "for other models use create_explainer('cam', model)"
             )
-        self.backbone = parts.model
-        self.head = ConvHead(width_of(parts), num_classes)
-        self.num_classes = num_classes
+        self.num_classes = parts.num_classes if num_classes is None else num_classes
+        if not isinstance(self.num_classes, int) or self.num_classes < 1:
+            raise InputError(f"num_classes must be a positive int, got {self.num_classes!r}")
+        self.classes = class_names(parts.model) if self.num_classes == parts.num_classes else None
         self.preprocessing = preprocessing(parts.model)
-        self.classes = class_names(parts.model)
+        self.config: dict[str, Any] = {}
+        parts.model.reset_classifier(0)  # type: ignore[operator]
+        self.backbone = parts.model
+        self.head = ConvHead(width_of(parts), self.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to logits (B, K)."""

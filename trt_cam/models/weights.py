@@ -7,24 +7,21 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
-from trt_cam.backbone import create_timm
-from trt_cam.errors import InputError, TrtCamError, WeightsError
-from trt_cam.models.recipes import SET_RECIPE, build, card, describe_network, mismatch, shapes_of
-
-if TYPE_CHECKING:
-    from trt_cam.models.trt import TRTLocalizer
+from trt_cam.backbone import create_timm, unwrap
+from trt_cam.errors import InputError, WeightsError
+from trt_cam.models.cards import check_card, model_card, untouched
+from trt_cam.models.hub import CARD, CONFIG, WEIGHTS, fetch, first_line, from_hub, is_hub_id, is_repository
+from trt_cam.models.recipes import SET_RECIPE, build, describe_network, license_of, mismatch, shapes_of
 
 SCHEMA = 1
 EMBEDDED = "trt-lite0"
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 
 def load_model(model: str | Path | nn.Module | None = None) -> nn.Module:
@@ -33,8 +30,9 @@ def load_model(model: str | Path | nn.Module | None = None) -> nn.Module:
     Parameters
     ----------
     model
-        None or "trt-lite0" for the embedded model; a folder written by ``save_pretrained``; "hf-hub:owner/name" for
-        such a folder on the Hugging Face hub; a timm name; or a module, which is returned as it is.
+        None or "trt-lite0" for the embedded model; a folder written by ``save_pretrained``, of whichever network;
+        "hf-hub:owner/name" or "hf-hub:owner/name@revision" for such a folder on the Hugging Face hub; a timm name; or a
+        module, which is returned as it is.
     """
     if isinstance(model, nn.Module):
         return model
@@ -48,14 +46,9 @@ def load_model(model: str | Path | nn.Module | None = None) -> nn.Module:
 
 
 @lru_cache(maxsize=1)
-def embedded() -> TRTLocalizer:
+def embedded() -> nn.Module:
     """The model that the package carries, read once; callers are given copies."""
     return from_pretrained(Path(__file__).parent.parent / "assets")
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a name asks for one of our folders on the hub: "hf-hub:owner/name"."""
-    return name.startswith(("hf-hub:", "hf_hub:"))
 
 
 def pretrained_timm(name: str) -> nn.Module:
@@ -65,55 +58,46 @@ def pretrained_timm(name: str) -> nn.Module:
         return create_timm(name, pretrained=True).eval()
 
 
-@contextmanager
-def from_hub(wanted: str) -> Iterator[None]:
-    """Say in one line why ``wanted`` cannot be had; without a network at once, not after a minute of new tries."""
-    from huggingface_hub import constants, get_session
-
-    offline, reachable = constants.HF_HUB_OFFLINE, True
-    try:
-        get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:  # whatever its HTTP library raises
-        constants.HF_HUB_OFFLINE, reachable = True, False  # what was fetched before is still found
-    try:
-        yield
-    except TrtCamError:
-        raise
-    except Exception as error:  # huggingface_hub, its HTTP library and timm each raise their own
-        why = first_line(error) if reachable else "no connection to the hub, and not fetched before"
-        raise WeightsError(
-            f"{wanted} were needed, but could not be fetched ({why}); "
-            "check name and network, or pass a folder or a model object"
-        ) from error
-    finally:
-        constants.HF_HUB_OFFLINE = offline
-
-
-def save_pretrained(net: TRTLocalizer, folder: str | Path, *, half: bool = False) -> None:
-    """Write a localizer as a folder.
+def save_pretrained(
+    net: nn.Module,
+    folder: str | Path,
+    *,
+    card: Mapping[str, Any] | None = None,
+    half: bool = False,
+    new_card: bool = False,
+) -> None:
+    """Write a network as a folder: model.safetensors, config.json and a model card, README.md.
 
     Parameters
     ----------
     net
-        Its backbone must be one that can be built again: made by timm, ``hybrid_vit`` or ``from_official``.
+        A ``TRTLocalizer``, a ``TSCAMNet``, or a classifier of timm, which timm then loads as well. Its backbone must be
+        one that can be built again: made by timm, ``hybrid_vit`` or ``from_official``. Its ``classes``,
+        ``preprocessing`` and ``config`` are written too, if it has them.
     folder
-        Made if missing; files of the same names are replaced.
+        Made if missing; weights and config that are there are replaced.
+    card
+        What its training says of itself, all of it optional: texts ``data``, ``supervision``, ``selection``,
+        ``command``, ``title`` and ``notes`` (Markdown); ``metrics``, a dict of names to values; lists ``datasets`` and
+        ``tags``; ``license`` (the backbone's own by default). Kept in ``config["card"]``, so it outlives loading.
     half
         Store float tensors as float16; they are float32 again when loaded.
+    new_card
+        Replace also a card that somebody wrote or changed.
 
     Raises
     ------
     InputError
-        The backbone does not tell how to build it again.
+        The backbone does not tell how to build it again, or the card says what a card has no place for.
     WeightsError
         The folder cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    folder = Path(folder)
-    config = {"schema": SCHEMA, **describe_network(net), **net.config}
-    tensors = {name: tensor.detach().contiguous() for name, tensor in net.state_dict().items()}
+    net, folder = unwrap(net), Path(folder)
+    config = full_config(net, card)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     check_recipe(config, tensors)
     if half:
         tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
@@ -121,23 +105,37 @@ def save_pretrained(net: TRTLocalizer, folder: str | Path, *, half: bool = False
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        if not (folder / CARD).exists():
-            (folder / CARD).write_text(card(config), encoding="utf-8")
+        readme = folder / CARD
+        if new_card or not readme.exists() or untouched(readme.read_text(encoding="utf-8", errors="replace")):
+            readme.write_text(model_card(config, license_of(net)), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise WeightsError(
             f"a writable folder was needed for {folder}, got: {first_line(error)}; choose another"
         ) from error
 
 
-def from_pretrained(source: str | Path) -> TRTLocalizer:
-    """Load a folder written by ``save_pretrained``, in eval mode.
+def full_config(net: nn.Module, card: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What config.json says of a network."""
+    own = getattr(net, "config", None)
+    config = {"schema": SCHEMA, **describe_network(net), **(own if isinstance(own, dict) else {})}
+    told = {**config.get("card", {}), **check_card(card)}
+    return {**config, "card": told} if told else config
+
+
+def from_pretrained(source: str | Path, *, revision: str | None = None, token: str | None = None) -> nn.Module:
+    """Load a folder written by ``save_pretrained``, or a repository of the hub, in eval mode.
+
+    Returns
+    -------
+    nn.Module
+        A ``TRTLocalizer``, a ``TSCAMNet`` or a timm model, as ``network`` in its config.json says.
 
     Raises
     ------
     WeightsError
         Files are missing, truncated or foreign, or do not belong together.
     """
-    folder = fetch(str(source)) if is_hub_id(str(source)) else Path(source)
+    folder = fetch(str(source), revision=revision, token=token) if is_repository(source) else Path(source)
     config = read_config(folder)
     try:
         shapes = shapes_of(config)
@@ -234,17 +232,3 @@ def load_tensors(net: nn.Module, tensors: Mapping[str, Tensor], source: str) -> 
     given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     check_shapes({name: tuple(tensor.shape) for name, tensor in wanted.items()}, given, source)
     net.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()})
-
-
-def fetch(name: str) -> Path:
-    """Download one of our folders from the Hugging Face hub."""
-    from huggingface_hub import snapshot_download
-
-    repository = name.split(":", 1)[1]
-    with from_hub(f"files of the hub repository {repository!r}"):
-        return Path(snapshot_download(repository, allow_patterns=[WEIGHTS, CONFIG, CARD]))
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, at most 200 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
