@@ -1,4 +1,4 @@
-"""The state of a training that can be cut short: numbered files with checksums, of which the newest whole one counts."""
+"""The state of a training that can be cut short: numbered files with checksums; the newest whole one counts."""
 
 from __future__ import annotations
 
