@@ -18,9 +18,12 @@ from trt_cam.observe.observation import shares as shares
 from trt_cam.observe.observation import target_scores as target_scores
 from trt_cam.observe.passes import observe as observe
 from trt_cam.observe.quiet import check_images as check_images
+from trt_cam.observe.quiet import eval_mode as eval_mode
 from trt_cam.observe.quiet import quiet_pass as quiet_pass
 from trt_cam.observe.replay import chunks as chunks
 from trt_cam.observe.replay import forward as forward
 from trt_cam.observe.replay import image_bytes as image_bytes
+from trt_cam.observe.rewriting import answering as answering
 from trt_cam.observe.rewriting import rewrite_last_block as rewrite_last_block
 from trt_cam.observe.rewriting import run_masked as run_masked
+from trt_cam.observe.rewriting import run_unplaced as run_unplaced

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -57,6 +57,32 @@ def unbiased(call: AttentionCall) -> Tensor | None:
     return F.scaled_dot_product_attention(call.q, call.k, call.v, scale=call.scale)
 
 
+def unplaced(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """A block's arguments without rotary embedding: for tokens that have no position."""
+    return {**kwargs, "rope": None} if "rope" in kwargs else kwargs
+
+
+def run_unplaced(block: nn.Module, attention: nn.Module, tokens: Tensor, **kwargs: Any) -> Tensor:
+    """Run one transformer block on tokens (B, n, D) that have no position: no rotary embedding, no relative bias."""
+    with eagerly(), watched(unwrap(block)) as active, intercept({unwrap(attention): unbiased}, active):
+        out: Tensor = block(tokens, **unplaced(kwargs))
+    return out
+
+
+@contextmanager
+def answering(module: nn.Module, answer: Any) -> Iterator[None]:
+    """A module that answers the same whatever it is asked, without being run; for all threads."""
+    own = vars(module).get("forward")
+    module.forward = lambda *args, **kwargs: answer
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
+
+
 def rewrite_last_block(
     backbone: Backbone,
     images: Tensor,
@@ -94,7 +120,7 @@ def rewrite_last_block(
 
     def before_last(args: Any, kwargs: Any) -> Any:
         check_calls(backbone, made, args[0].shape[1])
-        return (rewrite(rows, args[0], kwargs), *args[1:]), {**kwargs, **({"rope": None} if "rope" in kwargs else {})}
+        return (rewrite(rows, args[0], kwargs), *args[1:]), unplaced(kwargs)
 
     handlers = {module: noting(module) for module in made}
     handlers[backbone.attentions[-1]] = unbiased
