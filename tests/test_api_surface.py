@@ -35,6 +35,7 @@ FROZEN = {
     "register_function",
     "search_threshold",
     "testing",
+    "train",
 }
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from trt_cam.ops.boxes import boxes_from_map as boxes_from_map
     from trt_cam.report.comparison import compare as compare
     from trt_cam.report.overlay import overlay as overlay
+    from trt_cam.training import train as train
 
 _HOMES = {
     "localize": "trt_cam.localization",
@@ -49,6 +50,7 @@ _HOMES = {
     "load_dataset": "trt_cam.data.catalog",
     "evaluate": "trt_cam.evaluation",
     "search_threshold": "trt_cam.metrics.choices",
+    "train": "trt_cam.training",
     "create_explainer": "trt_cam.explainers",
     "list_explainers": "trt_cam.explainers",
     "register_explainer": "trt_cam.explainers",
@@ -91,6 +93,7 @@ __all__ = [
     "register_function",
     "search_threshold",
     "testing",
+    "train",
 ]
 
 

@@ -93,21 +93,10 @@ class Run:
     def __init__(self, folder: Path, identity: Mapping[str, Any], *, resume: bool, world: World) -> None:
         self.folder, self.parts = folder, folder / "parts"
         if world.rank == 0:
-            self._claim(json.loads(json.dumps(identity)), resume)
+            claim(folder, identity, resume=resume)
+            with writing(folder):
+                self.parts.mkdir(exist_ok=True)
         world.wait()
-
-    def _claim(self, identity: dict[str, Any], resume: bool) -> None:
-        record = self.folder / RECORD
-        with writing(self.folder):
-            self.parts.mkdir(parents=True, exist_ok=True)
-        if record.exists():
-            check_same(record, identity)
-            if not resume:
-                raise InputError(f"{self.folder} holds this run already; add --resume to go on, or give another folder")
-        elif others := sorted(path.name for path in self.folder.iterdir() if path != self.parts):
-            raise InputError(f"{self.folder} must be empty or hold this run, got {others[0]!r} in it; give another")
-        else:
-            write_whole(record, lambda file: file.write(json.dumps(identity, indent=1).encode()))
 
     def path(self, number: int) -> Path:
         """The file of a batch."""
@@ -128,6 +117,29 @@ class Run:
     def read(self, number: int) -> dict[str, NDArray[Any]]:
         """A batch that was kept."""
         return read_part(self.path(number))
+
+
+def claim(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
+    """Take a folder for a run: it must be empty, or hold this very run, which is to be gone on with.
+
+    Raises
+    ------
+    InputError
+        The folder holds another run or other files, or this run while ``resume`` is False.
+    OutputError
+        It cannot be written.
+    """
+    record, held = folder / RECORD, json.loads(json.dumps(identity))
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if record.exists():
+        check_same(record, held)
+        if not resume:
+            raise InputError(f"{folder} holds this run already; add --resume to go on, or give another folder")
+    elif others := sorted(path.name for path in folder.iterdir()):
+        raise InputError(f"{folder} must be empty or hold this run, got {others[0]!r} in it; give another")
+    else:
+        write_whole(record, lambda file: file.write(json.dumps(held, indent=1).encode()))
 
 
 def read_part(path: Path) -> dict[str, NDArray[Any]]:

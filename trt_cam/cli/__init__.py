@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from trt_cam import __version__
-from trt_cam.cli import compare, data, evaluate, localize, methods, models, pseudo_label, report
+from trt_cam.cli import compare, data, evaluate, localize, methods, models, pseudo_label, report, train
 from trt_cam.cli.output import FAILURE, INTERRUPTED, USAGE, complain
 from trt_cam.errors import InputError, TrtCamError
 
-COMMANDS = (localize, compare, methods, models, data, evaluate, report, pseudo_label)
+COMMANDS = (localize, compare, methods, models, data, evaluate, report, pseudo_label, train)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Words after the program's name; None takes the process's own.
     """
     try:
-        chosen = build_parser().parse_args(arguments)
+        words = sys.argv[1:] if arguments is None else list(arguments)
+        chosen = build_parser().parse_args(words, argparse.Namespace(words=words))
         command: Callable[[argparse.Namespace], int] = chosen.command
         with warnings.catch_warnings():
             warnings.showwarning = warner()

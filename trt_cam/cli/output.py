@@ -48,10 +48,10 @@ def complain(text: str, kind: str = "error: ") -> None:
 
 
 class Counter:
-    """Photos done, their rate and the time left, on one line of the terminal."""
+    """Photos done, or whatever is counted, their rate and the time left, on one line of the terminal."""
 
-    def __init__(self) -> None:
-        self.start, self.first = time.monotonic(), -1
+    def __init__(self, counted: str = "photos") -> None:
+        self.counted, self.start, self.first = counted, time.monotonic(), -1
 
     def __call__(self, done: int, count: int, failed: int) -> None:
         self.first = done if self.first < 0 else self.first
@@ -59,7 +59,7 @@ class Counter:
         left = f", {duration((count - done) / rate)} left" if rate > 0 else ""
         failures = f", {failed} failed" if failed else ""
         end = "\n" if done >= count else ""
-        say(f"\r{done}/{count} photos, {rate:.1f}/s{left}{failures}    ", sys.stderr, end=end)
+        say(f"\r{done}/{count} {self.counted}, {rate:.1f}/s{left}{failures}    ", sys.stderr, end=end)
 
 
 def duration(seconds: float) -> str:

@@ -71,7 +71,7 @@ class Checkpoints:
     def latest(self) -> tuple[int, dict[str, Any]] | None:
         """The step and state of the newest that is whole, on the CPU; None where there is none."""
         steps = self._steps()
-        for step, before in zip(steps, [*steps[1:], None], strict=True):
+        for step, before in zip(steps, [*steps[1:], None], strict=False):
             try:
                 return step, _read(self._path(step))
             except MemoryError:
