@@ -30,21 +30,24 @@ class Examples:
         The model's class of each row.
     classes
         Names of the data set's classes, by its own labels; numbers where it has no names.
+    unlabelled
+        How many photos of the data set show none of its classes and are left out.
     """
 
     data: DataSet
     rows: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
+    unlabelled: int = 0
 
     @classmethod
     def of(cls, data: DataSet, indices: npt.NDArray[np.int64] | None = None) -> Examples:
-        """All rows of a data set.
+        """All labelled rows of a data set.
 
         Parameters
         ----------
         data
-            With a label for every photo.
+            With labels; where a photo is listed for several classes, each is a row.
         indices : (K',) int64 or None
             The model's class of each of the data set's, as `evaluation.class_indices` gives it, where the model keeps
             its classifier. None: the data set's classes are the model's.
@@ -52,18 +55,22 @@ class Examples:
         Raises
         ------
         DatasetError
-            A photo has no label, a class no photo, or there is one class only.
+            No photo has a label, a class no photo, or there is one class only.
         InputError
             A label has no class of the model.
         """
         labels = data.labels()
+        rows = np.flatnonzero(labels >= 0)
         names = data.classes or tuple(str(label) for label in range(data.num_classes))
-        _check_labelled(data, labels)
+        if not len(rows):
+            raise DatasetError(
+                f"training needs labels, but none of {len(labels)} photos in {data.root} has one; put the photos of "
+                "each class in a folder of its own"
+            )
         if data.classes is not None or indices is None:
-            _check_filled(data, labels, names)
-        if indices is not None:
-            labels = _translated(data, labels, names, indices)
-        return cls(data, np.arange(len(labels)), labels, names)
+            _check_filled(data, labels[rows], names)
+        known = labels[rows] if indices is None else _translated(data, rows, names, indices)
+        return cls(data, rows, known, names, len(labels) - len(rows))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -139,15 +146,6 @@ def split_off(examples: Examples, share: float, seed: int = 0) -> tuple[Examples
     return examples.at(np.flatnonzero(~chosen)), examples.at(np.flatnonzero(chosen))
 
 
-def _check_labelled(data: DataSet, labels: npt.NDArray[np.int64]) -> None:
-    without = np.flatnonzero(labels < 0)
-    if len(without):
-        raise DatasetError(
-            f"training needs a label for each photo, but {len(without)} of {len(labels)} in {data.root} have none, "
-            f"the first is {quoted(data.ids[int(without[0])])}; put photos in a folder for each class"
-        )
-
-
 def _check_filled(data: DataSet, labels: npt.NDArray[np.int64], names: tuple[str, ...]) -> None:
     counts = np.bincount(labels, minlength=len(names))
     empty = np.flatnonzero(counts == 0)
@@ -162,15 +160,17 @@ def _check_filled(data: DataSet, labels: npt.NDArray[np.int64], names: tuple[str
 
 
 def _translated(
-    data: DataSet, labels: npt.NDArray[np.int64], names: tuple[str, ...], indices: npt.NDArray[np.int64]
+    data: DataSet, rows: npt.NDArray[np.int64], names: tuple[str, ...], indices: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    known = np.full(max(len(names), len(indices)), -1)
-    known[: len(indices)] = indices
-    strange = np.flatnonzero(known[labels] < 0)
-    if len(strange):
-        row = int(strange[0])
+    theirs = data.labels()[rows]
+    of_model = np.full(max(len(names), len(indices)), -1)
+    of_model[: len(indices)] = indices
+    labels = of_model[theirs]
+    if (labels < 0).any():
+        place = int(np.argmin(labels))
         raise InputError(
-            f"each label must be one of the model's {len(indices)} classes, but photo {quoted(data.ids[row])} is of "
-            f"class {quoted(names[labels[row]])}; give classes, the model's class for each by name, or train a new head"
+            f"each label must be one of the model's classes, but {quoted(data.ids[int(rows[place])])} is of class "
+            f"{quoted(names[theirs[place]])}, which is none; give classes, the model's class for each by name, or "
+            "train a new head"
         )
-    return known[labels]
+    return labels

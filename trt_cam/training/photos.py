@@ -110,10 +110,10 @@ class PhotoBatches:
         self.examples, self.view = examples, view
         self.order = Order(len(examples), batch, world or World(), seed, shuffle)
         self.allowed, self.say, self.unreadable = unreadable, say, dict[int, str]()
-        self._epoch = self._start = 0
+        self._keys = _Keys(self.order)
         self._loader: Any = torch.utils.data.DataLoader(
             Reading(examples, view, seed),
-            batch_sampler=_Keys(self),
+            batch_sampler=self._keys,
             num_workers=workers,
             collate_fn=together,
             persistent_workers=workers > 0,
@@ -136,7 +136,7 @@ class PhotoBatches:
         DatasetError
             More photos are unreadable than are allowed, or all of a class.
         """
-        self._epoch, self._start = number, start
+        self._keys.epoch, self._keys.start = number, start
         for batch, unreadable in self._loader:
             self._note(unreadable)
             if "images" not in batch:
@@ -157,15 +157,17 @@ class PhotoBatches:
 
 
 class _Keys:
-    """The epoch and places of each step, as the loader asks for them."""
+    """The epoch and places of each step, as the loader asks for them.
 
-    def __init__(self, batches: PhotoBatches) -> None:
-        self.batches = batches
+    It does not know the batches: in a circle of references the loader would wait five seconds for each of its workers.
+    """
+
+    def __init__(self, order: Order) -> None:
+        self.order, self.epoch, self.start = order, 0, 0
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, order = self.batches._epoch, self.batches.order
-        for places in order.steps(epoch, self.batches._start):
-            yield [(epoch, place) for place in places.tolist()]
+        for places in self.order.steps(self.epoch, self.start):
+            yield [(self.epoch, place) for place in places.tolist()]
 
 
 def together(items: list[Item]) -> tuple[dict[str, Tensor], list[tuple[int, str]]]:
