@@ -108,9 +108,8 @@ class PhotoBatches:
         check_count(workers, "workers")
         check_range(unreadable, "unreadable", 0, 1)
         self.examples, self.view = examples, view
-        self.order = Order(len(examples), batch, world or World(), seed, shuffle)
+        self._keys = _Keys(Order(len(examples), batch, world or World(), seed, shuffle))
         self.allowed, self.say, self.unreadable = unreadable, say, dict[int, str]()
-        self._keys = _Keys(self.order)
         self._loader: Any = torch.utils.data.DataLoader(
             Reading(examples, view, seed),
             batch_sampler=self._keys,
@@ -120,6 +119,15 @@ class PhotoBatches:
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # it draws a number each epoch, which would else be of the training's own
         )
+
+    @property
+    def order(self) -> Order:
+        """Which rows each step takes; another may be put in its place between epochs."""
+        return self._keys.order
+
+    @order.setter
+    def order(self, order: Order) -> None:
+        self._keys.order = order
 
     def __len__(self) -> int:
         return len(self.order)
