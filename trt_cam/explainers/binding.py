@@ -182,7 +182,7 @@ class BoundExplainer:
         def spreading(seed: Tensor) -> Tensor:
             maps = seed.flatten(0, -3)  # (B or B T, Gh, Gw)
             maps = maps if maps.shape[-2:] == seen.grid_size else resize(maps, seen.grid_size, "bilinear")
-            each = weights.repeat_interleave(len(maps) // len(weights), dim=0)
+            each = weights if seed.ndim == 3 else weights.repeat_interleave(seed.shape[1], dim=0)
             return spread(maps, each).view(*seed.shape[:-2], *seen.grid_size)
 
         return self.explainer.refined(seen, target, spreading)

@@ -8,7 +8,7 @@ Re-attention map M_T (Eq. 9 and 10) times class map M_C is the result (Eq. 3).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -129,7 +129,7 @@ class TRTLocalizer(Shareable, nn.Module):
     def forward(
         self,
         images: Tensor,
-        target: Tensor | None = None,
+        target: Tensor | Callable[[Tensor], Tensor] | None = None,
         *,
         u: float | None = None,
         mode: SelectionMode | None = None,
@@ -141,8 +141,8 @@ class TRTLocalizer(Shareable, nn.Module):
         ----------
         images : (B, 3, H, W)
             Preprocessed; any size that the backbone takes.
-        target : (B,) or (B, T) int64, or None
-            Classes whose maps are wanted; None is the first-ranked class.
+        target : (B,) or (B, T) int64, a function, or None
+            Classes whose maps are wanted, or what makes them of ``logits``; None is the first-ranked class.
         u, mode
             How much of m to keep, in place of the model's own, for a study.
         re_attention
@@ -172,7 +172,8 @@ class TRTLocalizer(Shareable, nn.Module):
         features = self.cam(source, grid_size, **scored["block_args"]) if not taps else self.cam(tapped[0], grid_size)
         ranked = self.cam.rank(features, importance)
         logits = tpsm_logits if ranked is None else ranked
-        m_c = self.class_maps(features, logits.argmax(dim=1) if target is None else target)
+        asked = logits.argmax(dim=1) if target is None else target(logits) if callable(target) else target
+        m_c = self.class_maps(features, asked)
         fused = (m_t if m_c.ndim == 3 else m_t[:, None]) * (m_c.relu() if self.relu else m_c)
         cam_logits = self.cam.logits(features)
         return TRTOutput(logits, tpsm_logits, cam_logits, m, keep, importance, m_t, m_c, fused)
@@ -183,7 +184,8 @@ class TRTLocalizer(Shareable, nn.Module):
             raise InputError(
                 f"target (B,) or (B, T) with B = {features.shape[0]} was needed, got {tuple(target.shape)}"
             )
-        if target.numel() and not (int(target.min()) >= 0 and int(target.max()) < self.num_classes):
+        traced = torch.compiler.is_compiling()  # then there are no values
+        if not traced and target.numel() and not (int(target.min()) >= 0 and int(target.max()) < self.num_classes):
             raise InputError(f"target classes in [0, {self.num_classes}) were needed, got {target.tolist()}")
         maps = wide(self.cam.maps(features, target[:, None] if target.ndim == 1 else target))
         return maps[:, 0] if target.ndim == 1 else maps

@@ -83,7 +83,8 @@ class AttentionCall:
             row, out = row.to(q), q.new_zeros(*q.shape[:2], 1, k.shape[3])  # (B, nh, 1, Nk)
             for start, stop in self.chunks():
                 part = row[..., start:stop]
-                if part.any():  # a sweep starts with one row, the others need not be made
+                # a sweep starts with one row, the others need not be made; a graph that is traced has no values
+                if torch.compiler.is_compiling() or part.any():
                     scores = (q[:, :, start:stop] * self.scale) @ k
                     if self.bias is not None:
                         scores += self.bias.expand(self.shape)[:, :, start:stop]
@@ -116,9 +117,9 @@ class AttentionCall:
         return AttentionCall(q, k, None, self.bias, self.scale, weights)
 
     def chunks(self) -> Iterator[tuple[int, int]]:
-        """Ranges of query rows whose attention over all heads stays under ``CHUNK`` bytes."""
+        """Ranges of query rows whose attention over all heads stays under ``CHUNK`` bytes; all in a traced graph."""
         B, nh, Nq, Nk = self.shape
-        step = max(1, CHUNK // (4 * B * nh * Nk))
+        step = Nq if torch.compiler.is_compiling() else max(1, CHUNK // (4 * B * nh * Nk))
         for start in range(0, Nq, step):
             yield start, min(Nq, start + step)
 
