@@ -132,7 +132,7 @@ def split_off(examples: Examples, share: float, seed: int = 0) -> tuple[Examples
         raise InputError(f"the share to choose by must be above 0 and at most 0.5, got {share!r}")
     check_count(seed, "seed", 0)
     counts = np.bincount(examples.labels)
-    wanted = np.minimum(np.maximum(np.rint(counts * share), 1), counts - 1)
+    wanted = np.maximum(np.minimum(np.maximum(np.rint(counts * share), 1), counts - 1), 0)
     photos: dict[str, list[int]] = {}
     for place, row in enumerate(examples.rows.tolist()):
         photos.setdefault(examples.data.photo_name(row), []).append(place)

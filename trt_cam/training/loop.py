@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trt_cam.errors import TrtCamError
+from trt_cam.errors import InputError, TrtCamError
 from trt_cam.training.checkpoints import Checkpoints
 from trt_cam.training.losses import Mixing, classification_loss, parts_of
 from trt_cam.training.material import Site
@@ -167,15 +167,17 @@ class Loop:
         batch = {name: one.to(self.device, non_blocking=True) for name, one in batch.items()}
         self.schedule.step_update(self.at.updates - self.first * len(self.batches))
         self.optimizer.zero_grad(set_to_none=True)
-        with self.draws():
+        with self.draws(), self.diverging():
             batch = self.mixing(batch) if self.mixing else batch
             own = self.differentiate(batch)
         loss = float(summed(own, self.world)) / self.world.size
         norm = self.gradient_norm()
         if not (math.isfinite(loss) and (math.isfinite(norm) or self.scaler.is_enabled())):
-            raise TrtCamError(self.diverged(loss, norm))
+            raise TrtCamError(self.diverged(f"loss {loss:g}, gradient {norm:g}", batch))
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if not math.isfinite(as_float(nn.utils.get_total_norm(self.weights(), math.inf))):
+            raise TrtCamError(self.diverged("weights are not finite"))
         self.at.updates, self.at.step = self.at.updates + 1, self.at.step + 1
         if self.ema is not None:
             self.ema.update(self.inner, step=self.at.updates - self.first * len(self.batches))
@@ -200,9 +202,11 @@ class Loop:
     def gradient_norm(self) -> float:
         """Norm of all gradients together, before they are clipped to the largest that is allowed."""
         self.scaler.unscale_(self.optimizer)
-        trained = [one for group in self.optimizer.param_groups for one in group["params"]]
-        norm: Any = nn.utils.clip_grad_norm_(trained, self.settings.clip or math.inf)
-        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        return as_float(nn.utils.clip_grad_norm_(self.weights(), self.settings.clip or math.inf))
+
+    def weights(self) -> list[nn.Parameter]:
+        """All parameters that the optimizer changes."""
+        return [one for group in self.optimizer.param_groups for one in group["params"]]
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of the forward."""
@@ -216,18 +220,24 @@ class Loop:
             torch.cuda.manual_seed(hash(numbers))
         return drawing(*numbers)
 
-    def diverged(self, loss: float, norm: float) -> str:
-        """Where training stopped, the likely cause, and what to do."""
-        place = f"loss {loss:g}, gradient {norm:g} at update {self.at.updates + 1} (stage {self.name}, epoch "
+    @contextmanager
+    def diverging(self) -> Iterator[None]:
+        """What TRT refuses to compute with is a training that has diverged."""
+        try:
+            yield
+        except InputError as error:
+            raise TrtCamError(self.diverged(str(error))) from error
+
+    def diverged(self, found: str, batch: Mapping[str, Tensor] | None = None) -> str:
+        """Where training stopped, the likely cause, what to do, and what is left."""
         rate = max(group["lr"] for group in self.optimizer.param_groups)
-        broken = [name for name, one in self.inner.net.named_parameters() if not one.isfinite().all()]
-        if self.settings.precision == "fp16":
-            cause = "fp16 overflows; use --precision bf16"
-        elif broken:
-            cause = f"the update before left {broken[0]} without a finite value: {too_fast(rate)}"
-        else:
-            cause = too_fast(rate)
-        return f"{place}{self.at.epoch + 1}) cannot be trained on: {cause}; the state of update {self.saved} is kept"
+        cause = f"a learning rate of {rate:g} is likely too high: lower --lr, or add --clip 1 or --warmup 1"
+        if batch is not None and not all(one.isfinite().all() for one in batch.values()):
+            cause = "the photos hold values that are not finite: check them"
+        elif self.settings.precision == "fp16":
+            cause = f"fp16 overflows, or {cause}; or use --precision bf16"
+        where = f"update {self.at.updates + 1} (stage {self.name}, epoch {self.at.epoch + 1})"
+        return f"training stopped at {where}: {found}; {cause}; the state of update {self.saved} is kept"
 
     # ------------------------------------------------------------------------------------------------------ epochs
 
@@ -250,8 +260,11 @@ class Loop:
 
     def validate(self) -> dict[str, float]:
         """Figures of the weights as they are."""
+        if self.val is None:
+            return {}
         judged = self.ema.module if self.ema is not None else self.inner
-        return validate(judged, self.name, self.val, self.autocast(), self.world, self.device) if self.val else {}
+        with self.diverging():
+            return validate(judged, self.name, self.val, self.autocast(), self.world, self.device)
 
     # ------------------------------------------------------------------------------------------------- checkpoints
 
@@ -270,6 +283,6 @@ class Loop:
         self.saved = self.at.updates
 
 
-def too_fast(rate: float) -> str:
-    """The usual cause."""
-    return f"a learning rate of {rate:g} is likely too high; lower --lr, or add --clip 1 or --warmup 1"
+def as_float(norm: Any) -> float:
+    """A norm as a number, also one of tensors that several processes hold."""
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -30,6 +30,7 @@ from trt_cam.training.processes import Silent, join
 from trt_cam.training.reporting import by_boxes, card_of, draw
 from trt_cam.training.settings import Select, Settings, Sharing, settings_for
 
+LOG = logging.getLogger(__name__)
 MODEL = "model"
 """Folder of the trained network, below that of its run."""
 
@@ -76,7 +77,7 @@ def train(
     resume: bool = False,
     tensorboard: bool = False,
     command: str | None = None,
-    say: Callable[[str], None] = warnings.warn,
+    say: Callable[[str], None] = LOG.warning,
     progress: Progress | None = None,
     **changes: Any,
 ) -> Trained:
