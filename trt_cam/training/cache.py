@@ -1,12 +1,12 @@
-"""What a frozen trunk gave of each view of each photo, on disk: made once, part by part, and read as batches.
+"""What a frozen trunk gives of each view of each photo: made once, part by part, and read as batches.
 
-A part is one ``.npy`` of records, a row for each photo, a field for each tensor: half precision, read through memory
-maps, written whole or not at all. A run that was cut short goes on with the parts that are missing.
+A run that was cut short goes on with the parts that are missing.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,48 +18,40 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trt_cam.errors import DatasetError, InputError, OutputError
+from trt_cam.errors import OutputError
 from trt_cam.ops._checks import check_count
-from trt_cam.runs import Run, World, write_whole
+from trt_cam.runs import RECORD, World, claim, writing
 from trt_cam.training.cut import EXACT
 from trt_cam.training.examples import Examples
 from trt_cam.training.frozen import FrozenTrainee
 from trt_cam.training.order import Order
+from trt_cam.training.pace import faster, forecast
+from trt_cam.training.parts import ROWS, Parts
 from trt_cam.training.photos import PhotoBatches
 from trt_cam.training.views import View
 
-ROWS = 32
-"""Photos of a part, and of one batch of the trunk."""
-
 
 class Cache:
-    """A folder with what the trunk gives of ``views`` views of each photo.
+    """A folder with what the trunk gives of ``views`` views of each photo. Nothing is written before `fill`.
 
     Parameters
     ----------
     folder
         Made if it is not there. An existing one must be empty or hold this very cache.
     trainee
-        With the trunk.
+        With the trunk, on its device.
     stages
         What these stages read is kept, and no more.
     examples, view, seed
         The photos and what becomes of them; view v of a photo is what `PhotoBatches` gives of it in epoch v.
     views
         How many of each photo.
-    precision : "fp32" or "bf16"
-        Of the trunk.
+    precision : "fp32", "bf16" or "auto"
+        Of the trunk. Auto is the faster one, tried here and now, or what a cache that is gone on with began with.
     half
         Keep tensors in half precision, but for those on which a threshold is laid.
     world
         The processes that make the cache together.
-
-    Raises
-    ------
-    InputError
-        The folder holds another model's cache, other photos' or something else.
-    OutputError
-        The disk has not enough room. Nothing is written then.
     """
 
     def __init__(
@@ -72,160 +64,116 @@ class Cache:
         *,
         views: int = 1,
         seed: int = 0,
-        precision: str = "fp32",
+        precision: str = "auto",
         half: bool = True,
         world: World | None = None,
     ) -> None:
         check_count(views, "views", 1)
         self.folder, self.trainee, self.examples, self.view = folder, trainee, examples, view
-        self.views, self.seed, self.precision, self.world = views, seed, precision, world or World()
-        self.dtype = self._dtype(trainee.reads(*stages), half)
-        self.parts = Parts(len(examples), ROWS, views=views)
-        self.identity = {
-            "trunk": trainee.fingerprint(),
-            "tensors": {name: [str(self.dtype[name].base), *self.dtype[name].shape] for name in self.dtype.names or ()},
-            "photos": photos_digest(examples),
-            "view": described(view),
-            "views": views,
-            "seed": seed,
-            "precision": precision,
-        }
+        self.seed, self.world = seed, world or World()
+        self.device = next(trainee.parameters()).device
+        self.precision = precision if precision != "auto" else begun_with(folder) or faster(trainee, self.some())
+        dtype = record_of(trainee, trainee.reads(*stages), half)
+        self.parts = Parts(folder / "parts", dtype, len(examples), views)
 
     @property
-    def missing(self) -> list[int]:
-        """Numbers of the parts that are not there."""
-        return [number for number in range(len(self.parts)) if not self.path(number).exists()]
+    def identity(self) -> dict[str, Any]:
+        """What is in it depends on these."""
+        return {
+            "trunk": self.trainee.fingerprint(),
+            "tensors": np.lib.format.dtype_to_descr(self.parts.dtype),
+            "photos": photos_digest(self.examples),
+            "view": described(self.view),
+            "views": self.parts.views,
+            "seed": self.seed,
+            "precision": self.precision,
+        }
 
     @property
     def needed(self) -> int:
         """Bytes of the parts that are missing."""
-        return sum(len(self.parts.places(number)) for number in self.missing) * self.dtype.itemsize
+        return sum(len(self.parts.places(number)) for number in self.parts.missing) * self.parts.dtype.itemsize
 
-    def path(self, number: int) -> Path:
-        """The file of a part."""
-        return self.folder / "parts" / f"{number:08d}.npy"
-
-    def fill(self, *, workers: int = 0, say: Callable[[str], None]) -> None:
+    def fill(self, *, epochs: Mapping[str, int] | None = None, workers: int = 0, say: Callable[[str], None]) -> None:
         """Make the parts that are missing; each process some of them.
 
         Parameters
         ----------
+        epochs
+            By stage, of the training that is to follow, to say how long all will take.
         workers
             Processes that read photos.
         say
-            Told what is needed before anything is written, and how far it is.
+            Told what the disk needs, before anything is written.
+
+        Raises
+        ------
+        OutputError
+            The disk has not enough room. Nothing is written then.
+        InputError
+            The folder holds another model's cache, other photos' or something else.
         """
         self.check_room(say)
-        Run(self.folder, self.identity, resume=True, world=self.world)
-        own = self.missing[self.world.rank :: self.world.size]
-        photos = PhotoBatches(
-            self.examples, self.view, batch=ROWS, shuffle=False, seed=self.seed, workers=workers, say=say
-        )
-        device = next(self.trainee.parameters()).device
-        for view in range(self.views):
-            photos.order = self.parts.only([number for number in own if self.parts.view(number) == view])
-            for number, batch in zip(photos.order.numbers, photos.epoch(view), strict=True):
-                tensors = self.trainee.record(batch["images"].to(device), self.precision)
-                self._write(number, tensors)
+        if self.world.rank == 0:
+            claim(self.folder, self.identity, resume=True)
+            with writing(self.folder):
+                self.parts.folder.mkdir(exist_ok=True)
+                for unfinished in self.parts.folder.glob(".*"):
+                    unfinished.unlink()  # of a run that was killed
+        if epochs:
+            say(self.forecast(epochs))
+        self.world.wait()
+        own = self.parts.missing[self.world.rank :: self.world.size]
+        self.world.wait()  # all know what is missing before one begins
+        photos = self.photos(workers, say)
+        for view in range(self.parts.views):
+            numbers = [number for number in own if number // self.parts.each == view]
+            photos.order = Listed(len(self.examples), ROWS, listed=tuple(map(self.parts.places, numbers)))
+            for number, batch in zip(numbers, photos.epoch(view), strict=True):
+                self.parts.write(number, self.trainee.record(batch["images"].to(self.device), self.precision))
         self.world.wait()
 
     def check_room(self, say: Callable[[str], None]) -> None:
         """Say what the cache takes, and refuse a disk that has less."""
         place = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
-        free, needed = shutil.disk_usage(place).free, self.needed
-        photos = f"{len(self.examples)} photos" + (f" x {self.views} views" if self.views > 1 else "")
-        say(f"cache of {photos} in {self.folder}: {size(needed)} to write, {size(free)} free")
+        free, needed, views = shutil.disk_usage(place).free, self.needed, self.parts.views
+        photos = f"{len(self.examples)} photos" + (f" in {views} views" if views > 1 else "")
+        say(f"cache of {photos} in {self.folder}: {size(needed)} to write in {self.precision}, {size(free)} free")
         if needed > free:
             raise OutputError(
                 f"a cache of {photos} needs {size(needed)} in {self.folder}, where {size(free)} are free; "
-                "make room, give another place, or take fewer views or a smaller size"
+                "make room, give another place, or take fewer views or smaller images"
             )
 
-    def read(self, places: npt.NDArray[np.int64], view: int, names: Sequence[str]) -> dict[str, Tensor]:
-        """Tensors (B, ...) of some photos, by their places among the examples, in the precision that they are kept."""
-        parts, rows = np.divmod(places, ROWS)
-        found = {name: np.empty((len(places), *self.dtype[name].shape), self.dtype[name].base) for name in names}
-        for part in np.unique(parts):
-            where = np.flatnonzero(parts == part)
-            records = self._open(self.parts.number(int(part), view))
-            for name in names:
-                found[name][where] = records[name][rows[where]]
-        return {name: torch.from_numpy(values) for name, values in found.items()}
+    def forecast(self, epochs: Mapping[str, int]) -> str:
+        """How long the parts that are missing and a training are likely to take, in words."""
+        views = self.needed / self.parts.dtype.itemsize / self.world.size
+        photos = len(self.examples) / self.world.size
+        return forecast(self.trainee, self.some(), epochs, photos=photos, views=views, precision=self.precision)
 
-    def _open(self, number: int) -> npt.NDArray[Any]:
-        path = self.path(number)
-        try:
-            records = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DatasetError(f"{path} is damaged ({error}); delete it, and the same command makes it again") from None
-        if records.dtype != self.dtype or len(records) != len(self.parts.places(number)):
-            raise DatasetError(f"{path} holds something else; delete it, and the same command makes it again")
-        return records  # type: ignore[no-any-return]
+    def photos(self, workers: int, say: Callable[[str], None]) -> PhotoBatches:
+        """The photos as they lie."""
+        return PhotoBatches(
+            self.examples, self.view, batch=ROWS, shuffle=False, seed=self.seed, workers=workers, say=say
+        )
 
-    def _write(self, number: int, tensors: Mapping[str, Tensor]) -> None:
-        records = np.empty(len(self.parts.places(number)), self.dtype)
-        for name in self.dtype.names or ():
-            values = tensors[name].float().cpu().numpy()
-            with np.errstate(over="ignore"):
-                records[name] = values
-            if not np.isfinite(records[name]).all():
-                raise InputError(
-                    f"values that half precision holds were needed of the trunk, got up to {np.abs(values).max():.3g}; "
-                    "keep the cache in full precision"
-                )
-        write_whole(self.path(number), lambda file: np.save(file, records, allow_pickle=False))
-
-    def _dtype(self, names: Sequence[str], half: bool) -> np.dtype[Any]:
-        some = next(self.trainee.parameters())
-        tensors = self.trainee.record(some.new_zeros(1, 3, *self.trainee.cut.size))
-        kinds = {name: "<f2" if half and name not in EXACT else "<f4" for name in names}
-        return np.dtype([(name, kinds[name], tuple(tensors[name].shape[1:])) for name in names])
+    def some(self) -> Tensor:
+        """A few photos, to try something on."""
+        photos = self.photos(0, lambda _: None)
+        photos.order = Order(len(self.examples), 8, shuffle=False)
+        return next(photos.epoch(0))["images"].to(self.device)
 
 
 @dataclass(frozen=True)
-class Parts(Order):
-    """The parts of a cache as the steps of an epoch: of each view the photos as they lie.
-
-    Attributes
-    ----------
-    views
-        How many.
-    numbers
-        Of the parts to make; the rest is passed over.
-    """
+class Listed(Order):
+    """Steps that are listed, the same in all epochs."""
 
     shuffle: bool = False
-    views: int = 1
-    numbers: tuple[int, ...] = ()
-
-    def __len__(self) -> int:
-        return self.each * self.views
-
-    @property
-    def each(self) -> int:
-        """Parts of a view."""
-        return -(-self.count // self.batch)
-
-    def number(self, part: int, view: int) -> int:
-        """Of a view's part."""
-        return view * self.each + part
-
-    def view(self, number: int) -> int:
-        """The view that a part is of."""
-        return number // self.each
-
-    def places(self, number: int) -> npt.NDArray[np.int64]:
-        """The photos of a part, by their places among the examples."""
-        first = number % self.each * self.batch
-        return np.arange(first, min(first + self.batch, self.count))
-
-    def only(self, numbers: Sequence[int]) -> Parts:
-        """These parts alone."""
-        return Parts(self.count, self.batch, views=self.views, numbers=tuple(numbers))
+    listed: tuple[npt.NDArray[np.int64], ...] = ()
 
     def steps(self, epoch: int, start: int = 0) -> Iterator[npt.NDArray[np.int64]]:
-        """The photos of each part to make."""
-        return (self.places(number) for number in self.numbers[start:])
+        """The rows of each step."""
+        return iter(self.listed[start:])
 
 
 class CachedBatches:
@@ -257,17 +205,33 @@ class CachedBatches:
         For each step the named tensors (B, ...), ``label`` (B,) int64 and ``index`` (B,) int64, the row in the data
         set; both -1 where there is no photo for this process.
         """
-        examples = self.cache.examples
+        examples, parts = self.cache.examples, self.cache.parts
         for places in self.order.steps(number, start):
-            batch = self.cache.read(np.maximum(places, 0), number % self.cache.views, self.names)
-            there = places >= 0
+            batch = parts.read(np.maximum(places, 0), number % parts.views, self.names)
             for name, values in (("label", examples.labels), ("index", examples.rows)):
-                batch[name] = torch.from_numpy(np.where(there, values[places], -1))
+                batch[name] = torch.from_numpy(np.where(places >= 0, values[places], -1))
             yield batch
 
 
+def record_of(trainee: FrozenTrainee, names: Sequence[str], half: bool) -> np.dtype[Any]:
+    """What is kept of one photo."""
+    some = next(trainee.parameters())
+    tensors = trainee.record(some.new_zeros(1, 3, *trainee.cut.size))
+    kinds = {name: "<f2" if half and name not in EXACT else "<f4" for name in names}
+    return np.dtype([(name, kinds[name], tuple(tensors[name].shape[1:])) for name in names])
+
+
+def begun_with(folder: Path) -> str | None:
+    """The precision of a cache that is there."""
+    try:
+        held = json.loads((folder / RECORD).read_text(encoding="utf-8"))["precision"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return held if held in ("fp32", "bf16") else None
+
+
 def photos_digest(examples: Examples) -> str:
-    """Checksum of which photos there are: ids, sizes and times of their files."""
+    """Checksum of which photos there are: ids, classes, sizes and times of their files."""
     digest = hashlib.sha256()
     for row, label in zip(examples.rows.tolist(), examples.labels.tolist(), strict=True):
         sample = examples.data[row]
