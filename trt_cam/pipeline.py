@@ -22,7 +22,7 @@ from trt_cam.errors import InputError, UnsupportedModelError
 from trt_cam.explainers import create_explainer
 from trt_cam.models.trt import TRTLocalizer
 from trt_cam.models.tscam import TSCAMNet
-from trt_cam.models.weights import EMBEDDED, load_model
+from trt_cam.models.weights import EMBEDDED, load_model, own_config
 from trt_cam.ops.boxes import Select, boxes_from_map
 from trt_cam.refine import check_refinement
 from trt_cam.results import Failure, Localization, input_heat
@@ -254,9 +254,8 @@ def name_of(model: str | os.PathLike[str] | nn.Module | None, net: nn.Module) ->
     if not isinstance(model, nn.Module):
         return os.fspath(model)
     inner = unwrap(net)
-    configs = getattr(inner, "config", {}), getattr(inner, "pretrained_cfg", None) or {}
-    named = configs[0].get("name") if isinstance(configs[0], dict) else None
-    return str(named or configs[1].get("architecture") or type(inner).__name__)
+    timms = getattr(inner, "pretrained_cfg", None) or {}
+    return str(own_config(net).get("name") or timms.get("architecture") or type(inner).__name__)
 
 
 def input_size(size: Any, default: tuple[int, int]) -> tuple[int, int]:
@@ -270,18 +269,18 @@ def input_size(size: Any, default: tuple[int, int]) -> tuple[int, int]:
 
 
 def own_refine(net: nn.Module, method: str) -> str | None:
-    """The refinement that a TRT model's configuration asks for, which is for its own method alone."""
+    """The refinement that the configuration of a TRT or TS-CAM network asks for, which is for its own method alone."""
     inner = unwrap(net)
-    return inner.config.get("refine") if isinstance(inner, TRTLocalizer) and method == "trt" else None
+    own = "trt" if isinstance(inner, TRTLocalizer) else "ts-cam" if isinstance(inner, TSCAMNet) else None
+    return own_config(net).get("refine") if method == own else None
 
 
 def own_threshold(net: nn.Module, method: str, refine: str | None) -> float:
     """The fixed threshold of a method and refinement: the model's own, else the method's, else the common one.
 
-    A TRT model's configuration holds them as ``{"thresholds": {method: {"none" or refine: share}}}``.
+    A model's configuration holds them as ``{"thresholds": {method: {"none" or refine: share}}}``.
     """
-    inner = unwrap(net)
-    own = inner.config.get("thresholds", {}) if isinstance(inner, TRTLocalizer) else {}
+    own = own_config(net).get("thresholds", {})
     fixed = FIXED_THRESHOLDS.get((method, refine), FIXED_THRESHOLD)
     return float(own.get(method, {}).get(refine or "none", fixed))
 

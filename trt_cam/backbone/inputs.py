@@ -42,13 +42,13 @@ def preprocessing(model: nn.Module) -> Preprocessing:
     own = getattr(inner, "preprocessing", None)
     if isinstance(own, Preprocessing):
         return own
+    own_size = getattr(getattr(inner, "patch_embed", None), "img_size", None)
     if not hasattr(inner, "pretrained_cfg"):
-        return Preprocessing()
+        return Preprocessing(own_size) if isinstance(own_size, tuple) else Preprocessing()
     from timm.data import resolve_data_config
 
     config = resolve_data_config({}, model=inner)
     height, width = config["input_size"][-2:]
-    own_size = getattr(getattr(inner, "patch_embed", None), "img_size", None)
     if isinstance(own_size, tuple):
         height, width = own_size
     kind = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"

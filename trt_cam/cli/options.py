@@ -37,6 +37,15 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", module=r"(PIL|timm|huggingface_hub)\b")
 
 
+def sides(given: list[int] | None) -> tuple[int, int] | None:
+    """``--size``: one number for a square, or height and width."""
+    if given is None:
+        return None
+    if len(given) not in (1, 2):
+        raise InputError(f"--size needs one number of pixels, or height and width; got {len(given)} numbers")
+    return given[0], given[-1]
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Options of the commands that take a model through many photos, in runs that can be cut short."""
     parser.add_argument("--classes", metavar="FILE", help="JSON: the model's class of each of the data set's")

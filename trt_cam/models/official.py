@@ -37,17 +37,11 @@ def from_official(state_dict: Mapping[str, Any], *, num_heads: int | None = None
 
 
 def stripped(state_dict: Mapping[str, Any], needed: Mapping[str, int]) -> dict[str, Tensor]:
-    """A checkpoint's tensors without the outer "state_dict" and the ``module.`` of data parallel training.
+    """A checkpoint's tensors by the names of the authors' network.
 
     ``needed`` names tensors that must be there, each with its number of axes.
     """
-    if not isinstance(state_dict, Mapping):
-        raise WeightsError(
-            f"a state dict was needed, got {type(state_dict).__name__}; load the file with weights_only=True"
-        )
-    inner = state_dict.get("state_dict", state_dict)
-    named = inner.items() if isinstance(inner, Mapping) else ()
-    tensors = {str(name).removeprefix("module."): value for name, value in named if isinstance(value, Tensor)}
+    tensors = inner_state(state_dict)
     missing = [name for name, axes in needed.items() if name not in tensors or tensors[name].ndim != axes]
     if missing:
         raise WeightsError(
@@ -55,6 +49,17 @@ def stripped(state_dict: Mapping[str, Any], needed: Mapping[str, int]) -> dict[s
             f"got {sorted(tensors)[:4]}; load the file that the authors' training wrote"
         )
     return tensors
+
+
+def inner_state(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Tensors without the outer "state_dict" (DeiT: "model") and the ``module.`` of data parallel training."""
+    if not isinstance(state_dict, Mapping):
+        raise WeightsError(
+            f"a state dict was needed, got {type(state_dict).__name__}; load the file with weights_only=True"
+        )
+    inner = next((state_dict[name] for name in ("state_dict", "model") if name in state_dict), state_dict)
+    named = inner.items() if isinstance(inner, Mapping) else ()
+    return {str(name).removeprefix("module."): value for name, value in named if isinstance(value, Tensor)}
 
 
 def official_name(name: str) -> str:

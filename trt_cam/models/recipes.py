@@ -102,9 +102,20 @@ def backbone_recipe(model: nn.Module) -> dict[str, Any]:
         "fc_norm": after_pool,
         "use_fc_norm": after_pool,
     }
-    taken = inspect.signature(type(model).__init__).parameters
+    taken = arguments(type(model))
     settings = {key: value for key, value in settings.items() if value is not None and key in taken}
     return {"builder": "timm", "name": name, "settings": settings}
+
+
+def arguments(kind: type) -> set[str]:
+    """What a class is constructed with, by name; with those of its base classes where it hands them on."""
+    taken: set[str] = set()
+    for one in kind.__mro__:
+        own = inspect.signature(one.__init__).parameters  # type: ignore[misc]
+        taken |= own.keys()
+        if not any(each.kind is each.VAR_KEYWORD for each in own.values()):
+            break
+    return taken
 
 
 def build_backbone(recipe: Mapping[str, Any], num_classes: int) -> nn.Module:

@@ -114,10 +114,15 @@ def save_pretrained(
         ) from error
 
 
+def own_config(net: nn.Module) -> dict[str, Any]:
+    """What belongs to a model beside the network, such as thresholds; empty for one that is from elsewhere."""
+    found = getattr(unwrap(net), "config", None)
+    return found if isinstance(found, dict) else {}
+
+
 def full_config(net: nn.Module, card: Mapping[str, Any] | None) -> dict[str, Any]:
     """What config.json says of a network."""
-    own = getattr(net, "config", None)
-    config = {"schema": SCHEMA, **describe_network(net), **(own if isinstance(own, dict) else {})}
+    config = {"schema": SCHEMA, **describe_network(net), **own_config(net)}
     told = {**config.get("card", {}), **check_card(card)}
     return {**config, "card": told} if told else config
 
