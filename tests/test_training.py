@@ -533,9 +533,10 @@ class Breaking(torch.optim.SGD):
 @pytest.mark.parametrize(
     ("method", "changes", "update"),
     [
-        ("trt", {"lr": 1e30}, 2),  # the weights are finite after the first update, what is computed with them is not
+        ("trt", {"lr": 1e30}, 1),
+        ("trt", {"lr": 1e12}, 2),  # after the first update the weights can be held, but nothing computed with them
         ("trt", {"lr": 1.0, "optimizer": "breaking"}, 1),
-        ("cam", {"lr": 1e30, "precision": "bf16"}, 2),
+        ("cam", {"lr": 1e30, "precision": "bf16"}, 1),
     ],
 )
 def test_a_loss_that_is_not_finite_stops_at_once(

@@ -114,6 +114,10 @@ class Loop:
         if found is None:
             return None
         self.saved, state = found
+        if state["sharing"] != self.sharing:
+            raise InputError(
+                f"this run was begun with --sharing {state['sharing']}, got {self.sharing}; go on with that"
+            )
         self.at = Position(**state["position"])
         self.trainee.load_state_dict(state["model"])
         self.kept = state["kept"]
@@ -133,7 +137,7 @@ class Loop:
         self.schedule = make_schedule(self.optimizer, self.stage, settings, len(self.batches))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.ema = self.averaged()
-        if state is not None and state["optimizer"] is not None:
+        if state is not None and (self.at.epoch, self.at.step) != (self.first, 0):
             self.shared.load(state["model"], self.optimizer, state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             if self.ema is not None:
@@ -176,8 +180,8 @@ class Loop:
             raise TrtCamError(self.diverged(f"loss {loss:g}, gradient {norm:g}", batch))
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if not math.isfinite(as_float(nn.utils.get_total_norm(self.weights(), math.inf))):
-            raise TrtCamError(self.diverged("weights are not finite"))
+        if not math.isfinite(as_float(nn.utils.get_total_norm(self.weights()))):
+            raise TrtCamError(self.diverged("weights are out of range"))
         self.at.updates, self.at.step = self.at.updates + 1, self.at.step + 1
         if self.ema is not None:
             self.ema.update(self.inner, step=self.at.updates - self.first * len(self.batches))
@@ -272,6 +276,7 @@ class Loop:
         """Write all that the rest of the training depends on. Every process helps, process 0 writes."""
         state: dict[str, Any] = {
             "position": asdict(self.at),
+            "sharing": self.sharing,
             "model": on_cpu(self.trainee.state_dict()) if done else self.shared.state(),
             "kept": self.kept,
             "optimizer": None if done else self.shared.optimizer_state(self.optimizer),

@@ -66,7 +66,7 @@ class Shared:
         self.module: Any = self.inner
         if world.size > 1 and not self.sharded:
             devices = [device] if device.type == "cuda" else None
-            self.module = nn.parallel.DistributedDataParallel(trainee, device_ids=devices, broadcast_buffers=False)
+            self.module = nn.parallel.DistributedDataParallel(trainee, device_ids=devices)
 
     @contextlib.contextmanager
     def syncing(self, last: bool) -> Iterator[None]:
@@ -86,7 +86,9 @@ class Shared:
         return on_cpu(get_model_state_dict(self.inner, options=StateDictOptions(full_state_dict=True)))
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> Any:
-        """The optimizer's state, likewise."""
+        """The optimizer's state, likewise; None before its first step, which asking for a sharded one would take."""
+        if not optimizer.state:
+            return None
         if not self.sharded:
             return on_cpu(optimizer.state_dict())
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
@@ -94,11 +96,12 @@ class Shared:
         options = StateDictOptions(full_state_dict=True)
         return on_cpu(get_optimizer_state_dict(self.inner, optimizer, options=options))
 
-    def load(self, model: Mapping[str, Any], optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    def load(self, model: Mapping[str, Any], optimizer: torch.optim.Optimizer, state: Mapping[str, Any] | None) -> None:
         """Go on from weights and optimizer state that `state` and `optimizer_state` gave."""
         if not self.sharded:
             self.inner.load_state_dict(model)
-            optimizer.load_state_dict(dict(state))
+            if state is not None:
+                optimizer.load_state_dict(dict(state))
             return
         from torch.distributed.checkpoint.state_dict import (
             StateDictOptions,
@@ -108,7 +111,8 @@ class Shared:
 
         options = StateDictOptions(full_state_dict=True)
         set_model_state_dict(self.inner, dict(model), options=options)
-        set_optimizer_state_dict(self.inner, optimizer, dict(state), options=options)
+        if state is not None:
+            set_optimizer_state_dict(self.inner, optimizer, dict(state), options=options)
 
 
 class Silent:
