@@ -566,15 +566,6 @@ def test_photos_that_are_not_finite_are_named_as_the_cause(tmp_path: Path) -> No
         made.run()
 
 
-def test_an_unknown_optimizer_or_schedule(tmp_path: Path) -> None:
-    made, _ = loop(seeded(), tmp_path, optimizer="adamm")
-    with pytest.raises(InputError, match="unknown optimizer 'adamm'; did you mean .*adam"):
-        made.run()
-    made, _ = loop(seeded(), tmp_path, schedule="plateau")
-    with pytest.raises(InputError, match="unknown schedule 'plateau'; there are steps, cosine"):
-        made.run()
-
-
 def test_norms_of_batches_can_be_frozen(tmp_path: Path) -> None:
     torch.manual_seed(0)
     for frozen in (True, False):
@@ -700,11 +691,43 @@ def test_a_finished_run_is_not_trained_again(photos: Path, tmp_path: Path) -> No
     assert (tmp_path / "log.csv").read_bytes() == log
 
 
-def test_chosen_by_boxes_only_if_asked_and_said_so(shared: Path, photos: Path, tmp_path: Path) -> None:
+def test_chosen_by_boxes_only_if_asked_and_said_so(photos: Path, tmp_path: Path) -> None:
+    boxed = tmp_path / "boxed"
+    for path in photos.rglob("[01].png"):
+        place = boxed / "images" / f"{path.parent.name}_{path.name}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.read_bytes())
+        (boxed / "labels").mkdir(exist_ok=True)
+        number = ("blue", "green", "red").index(path.parent.name)
+        (boxed / "labels" / f"{place.stem}.txt").write_text(f"{number} 0.5 0.5 0.5 0.5\n")
+    (boxed / "classes.txt").write_text("blue\ngreen\nred\n")
     with pytest.raises(InputError, match="needs photos with boxes to choose by, got none"):
         train(photos, tmp_path / "none", select="boxes")
     with pytest.raises(InputError, match="needs photos with boxes to choose by, got photos"):
         train(photos, tmp_path / "labels", select="boxes", val=photos)
+    found = train(photos, tmp_path / "run", select="boxes", val=boxed)
+    rows = table(tmp_path / "run" / "epochs.csv")
+    scores = [float(row["boxes"]) for row in rows[1:]]
+    assert found.metrics["tpsm"]["score"] == max(scores[:2]) and found.metrics["cam"]["score"] == scores[2]
+    assert any(scores)
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "boxes of the validation photos chose the epoch" in card and "by boxes, on 6 photos of boxed" in card
+    found = train(photos, tmp_path / "labelled", val=boxed, epochs=1)
+    assert "by top-1 classification on 6 photos of boxed" in (tmp_path / "labelled" / "model" / "README.md").read_text()
+
+
+def test_a_damaged_checkpoint_costs_an_epoch(photos: Path, tmp_path: Path) -> None:
+    whole = train(photos, tmp_path)
+    tables = [(tmp_path / name).read_bytes() for name in ("log.csv", "epochs.csv")]
+    newest = max((tmp_path / "checkpoints").glob("*.pt"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    said: list[str] = []
+    steps: list[int] = []
+    again = train(photos, tmp_path, resume=True, say=said.append, progress=lambda done, *_: steps.append(done))
+    assert len(said) == 1 and f"{newest.name} cannot be used" in said[0] and "of step 6, is taken" in said[0]
+    assert steps == [7, 8, 9]
+    assert again.metrics == whole.metrics
+    assert [(tmp_path / name).read_bytes() for name in ("log.csv", "epochs.csv")] == tables
 
 
 @pytest.mark.parametrize(
@@ -716,6 +739,10 @@ def test_chosen_by_boxes_only_if_asked_and_said_so(shared: Path, photos: Path, t
         ({"mixup": 0.5, "freeze_backbone": True}, "mixup and cutmix need photos"),
         ({"mixup": 0.5, "batch": 5}, "even number"),
         ({"accumulate": 7}, "accumulate must be at most the 6 photos"),
+        ({"optimizer": "adamm"}, "unknown optimizer 'adamm'; did you mean .*adam"),
+        ({"schedule": "plateau"}, "unknown schedule 'plateau'; there are steps, cosine"),
+        ({"augment": "mirror"}, "augment must be"),
+        ({"policy": "rnd", "augment": "timm"}, "policy must be"),
         ({"sharing": "zero"}, "sharing must be ddp or fsdp"),
         ({"sharing": "fsdp", "ema": 0.9}, "fsdp goes with"),
         ({"model": "test_vitt"}, "did you mean test_vit"),

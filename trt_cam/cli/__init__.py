@@ -13,11 +13,23 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from trt_cam import __version__
-from trt_cam.cli import compare, data, evaluate, importing, localize, methods, models, pseudo_label, report, train
+from trt_cam.cli import (
+    compare,
+    data,
+    evaluate,
+    export,
+    importing,
+    localize,
+    methods,
+    models,
+    pseudo_label,
+    report,
+    train,
+)
 from trt_cam.cli.output import FAILURE, INTERRUPTED, USAGE, complain
 from trt_cam.errors import InputError, TrtCamError
 
-COMMANDS = (localize, compare, methods, models, data, evaluate, report, pseudo_label, train, importing)
+COMMANDS = (localize, compare, methods, models, data, evaluate, report, pseudo_label, train, importing, export)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

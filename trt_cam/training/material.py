@@ -25,6 +25,7 @@ from trt_cam.training.networks import Trainee, network
 from trt_cam.training.order import Order
 from trt_cam.training.photos import PhotoBatches
 from trt_cam.training.processes import synchronised
+from trt_cam.training.schedules import check_names
 from trt_cam.training.settings import Select, Settings, Sharing
 from trt_cam.training.validation import Batches
 from trt_cam.training.views import View, drawing
@@ -222,3 +223,4 @@ def check_options(settings: Settings, ways: Ways, world: World, source: Source) 
     for words, so in wrong.items():
         if so:
             raise InputError(words)
+    check_names(settings.optimizer, settings.schedule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -23,6 +25,7 @@ from trt_cam.models.weights import check_recipe, full_config, load_model, save_p
 from trt_cam.pipeline import name_of
 from trt_cam.runs import claim
 from trt_cam.training.checkpoints import Checkpoints
+from trt_cam.training.examples import Examples
 from trt_cam.training.journal import Journal
 from trt_cam.training.loop import Loop
 from trt_cam.training.material import Material, Site, Source, Ways, batches_of, check_options, gathered
@@ -191,15 +194,20 @@ def ignored(_: str) -> None:
 
 def identity_of(material: Material, name: str, settings: Settings, ways: Ways) -> dict[str, Any]:
     """All that the result depends on; not how many processes there are, and how they share it."""
-    val = material.val
     return {
         "trt_cam": __version__,
-        "data": of_data(material.examples.data, material.examples.rows),
-        "val": None if val is None else of_data(val.data, val.rows),
+        "data": photos_of(material.examples),
+        "val": None if material.val is None else photos_of(material.val),
         "model": {"name": name, "weights": of_weights(material.net)},
         **{key: value for key, value in asdict(ways).items() if key != "sharing"},
         "settings": asdict(settings),
     }
+
+
+def photos_of(examples: Examples) -> dict[str, Any]:
+    """Which photos there are, and how they are labelled."""
+    labels = hashlib.sha256(examples.labels.astype(np.int64).tobytes()).hexdigest()[:16]
+    return of_data(examples.data, examples.rows) | {"labels": labels}
 
 
 def finished(site: Site, net: nn.Module, best: dict[str, dict[str, float]], card: Mapping[str, Any]) -> Trained:

@@ -14,32 +14,29 @@ SCHEDULES = (AUTHORS, "cosine", "tanh", "poly", "constant", "step", "wsd", "rsqr
 """Names that ``schedule`` takes: those of timm's that go by updates and need no more than `Settings` has."""
 
 
+def check_names(optimizer: str, schedule: str) -> None:
+    """Refuse an optimizer or a schedule that there is not; the nearest are suggested."""
+    from timm.optim import list_optimizers
+
+    if optimizer not in list_optimizers():
+        near = difflib.get_close_matches(optimizer, list_optimizers(), n=3, cutoff=0.4)
+        raise InputError(f"unknown optimizer {optimizer!r}; did you mean {' or '.join(near) if near else 'adamw'}?")
+    if schedule not in SCHEDULES:
+        raise InputError(f"unknown schedule {schedule!r}; there are {', '.join(SCHEDULES)}")
+
+
 def make_optimizer(name: str, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
-    """An optimizer of timm's by name, with its own defaults beside rate and decay.
+    """An optimizer of timm's by name, with its own defaults beside rate and decay."""
+    from timm.optim import create_optimizer_v2
 
-    Raises
-    ------
-    InputError
-        timm has none of that name; the nearest are suggested.
-    """
-    from timm.optim import create_optimizer_v2, list_optimizers
-
-    if name not in list_optimizers():
-        near = difflib.get_close_matches(name, list_optimizers(), n=3, cutoff=0.4)
-        raise InputError(f"unknown optimizer {name!r}; did you mean {' or '.join(near) if near else 'adamw'}?")
-    return create_optimizer_v2(groups, opt=name, lr=lr, weight_decay=0.0)  # type: ignore[no-any-return]
+    try:
+        return create_optimizer_v2(groups, opt=name, lr=lr, weight_decay=0.0)  # type: ignore[no-any-return]
+    except (ImportError, AssertionError, RuntimeError) as error:  # of one that needs another package or a GPU
+        raise InputError(f"optimizer {name!r} cannot be had here ({error}); use adamw") from error
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, stage: Stage, settings: Settings, updates: int) -> Any:
-    """The learning rate by update, set with ``step_update(number)`` before it; ``updates`` are those of an epoch.
-
-    Raises
-    ------
-    InputError
-        There is no schedule of that name.
-    """
-    if settings.schedule not in SCHEDULES:
-        raise InputError(f"unknown schedule {settings.schedule!r}; there are {', '.join(SCHEDULES)}")
+    """The learning rate by update, set with ``step_update(number)`` before it; ``updates`` are those of an epoch."""
     if settings.schedule == AUTHORS:
         return AuthorsRule(optimizer, stage, updates)
     from timm.scheduler import create_scheduler_v2

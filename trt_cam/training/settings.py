@@ -234,13 +234,14 @@ def check(settings: Settings) -> None:
     for stage in (settings.first, settings.second):
         require(stage, "epochs", stage.epochs >= 1, "at least 1")
         require(stage, "lr", stage.lr > 0, "over 0")
+        require(stage, "steps", all(step >= 1 for step in stage.steps), "numbers of at least 1")
         require(stage, "smoothing", 0 <= stage.smoothing < 1, "in [0, 1)")
     require(settings, "u", 0 < settings.u <= 1, "in (0, 1]")
     for name in ("batch", "accumulate", "views"):
         require(settings, name, getattr(settings, name) >= 1, "at least 1")
     for name in ("weight_decay", "mixup", "cutmix", "warmup", "min_lr", "seed"):
         require(settings, name, getattr(settings, name) >= 0, "at least 0")
-    for name in ("drop_path", "val_share", "erasing"):
+    for name in ("drop_path", "val_share"):
         require(settings, name, 0 <= getattr(settings, name) < 1, "in [0, 1)")
     require(settings, "layer_decay", settings.layer_decay is None or 0 < settings.layer_decay <= 1, "in (0, 1]")
     require(settings, "clip", settings.clip is None or settings.clip > 0, "over 0")
