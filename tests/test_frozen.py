@@ -105,6 +105,7 @@ def test_behind_a_frozen_trunk_all_of_the_transformer_is_trained() -> None:
     tensors = trainee.record(images)
     for stage in trainee.stages:
         check_same(trainee, tensors, images, stage)
+    assert trainee.trained("cam") and all(name.startswith("cam.") for name in trainee.trained("cam"))
     trained = trainee.trained("tpsm")
     rest = {name for name, _ in trainee.net.named_parameters() if not name.startswith("cam.")} - trained.keys()
     assert rest and all(name.startswith("backbone.patch_embed.trunk.") for name in rest)
@@ -126,6 +127,15 @@ def test_what_is_trained() -> None:
     assert [*trainee.trained("tpsm")] == [name for name in names if name.startswith(begins)]
     assert [*trainee.trained("cam")] == [name for name in names if name.startswith("cam.")]
     assert trainee.trained("joint").keys() == trainee.trained("tpsm").keys() | trainee.trained("cam").keys()
+
+
+def test_the_trunk_runs_as_it_is_evaluated() -> None:
+    trainee = FrozenTrainee(TRTLocalizer(tiny(proj_drop_rate=0.5, drop_path_rate=0.5), u=0.9), SIZE)
+    images = torch.randn(2, 3, *SIZE)
+    expected = trainee.eval().record(images)
+    found = trainee.train().record(images)
+    assert all(torch.equal(found[name], one) and not one.requires_grad for name, one in expected.items())
+    assert trainee.net.training and trainee.net.backbone.blocks[0].training
 
 
 @pytest.mark.parametrize(("stage", "idle"), [("tpsm", "cam"), ("cam", "tpsm")])

@@ -94,13 +94,29 @@ class TPSM(nn.Module):
                 "the map is the plain attention map there",
                 stacklevel=2,
             )
-        scored = run_masked(
-            self.block, self.block.attn, keep, tokens, prefix=prefix, eps=self.eps, **block_args
-        )  # (B, S, D)
-        scores = self.head(self.norm(scored[:, prefix:]))[..., 0]  # (B, N)
+        alone = self.eps == 0 and not torch.compiler.is_compiling() and placeless(self.block, block_args)
+        scores = (self.scores_of_kept if alone else self.scores)(tokens, keep, block_args)  # (B, N)
         importance = token_importance(scores, keep, eps=self.eps)
         fusion = torch.einsum("bn,bnd->bd", importance.to(tokens.dtype), tokens[:, prefix:])
         return fusion, importance, keep
+
+    def scores(self, tokens: Tensor, keep: Tensor, block_args: dict[str, Any]) -> Tensor:
+        """What the scoring block says of every patch, (B, N)."""
+        prefix = tokens.shape[1] - keep.shape[1]
+        scored = run_masked(
+            self.block, self.block.attn, keep, tokens, prefix=prefix, eps=self.eps, **block_args
+        )  # (B, S, D)
+        said: Tensor = self.head(self.norm(scored[:, prefix:]))[..., 0]
+        return said
+
+    def scores_of_kept(self, tokens: Tensor, keep: Tensor, block_args: dict[str, Any]) -> Tensor:
+        """The same of the kept patches, and 0 of the others: nobody reads those, so they need not be there."""
+        patches = tokens[:, tokens.shape[1] - keep.shape[1] :]  # (B, N, D)
+        count = max(int(keep.sum(dim=1).max()), 1)  # of the image that keeps most
+        places = keep.byte().argsort(dim=1, descending=True, stable=True)[:, :count]
+        kept = patches.gather(1, places[..., None].expand(-1, -1, patches.shape[2]))  # (B, count, D)
+        said = self.scores(kept, keep.gather(1, places), block_args)
+        return torch.zeros_like(keep, dtype=said.dtype).scatter(1, places, said)
 
     def extra_repr(self) -> str:
         return f"u={self.u}, mode={self.mode!r}, eps={self.eps}"
@@ -118,9 +134,8 @@ class ConvHead(nn.Conv2d):
     def logits(self, features: Tensor) -> Tensor:
         """Spatial mean of every class map: (B, D, Gh, Gw) to (B, K)."""
         Gh, Gw = features.shape[-2:]
-        padded = F.pad(features, (1, 1, 1, 1))
-        windows = [padded[:, :, i : i + Gh, j : j + Gw].mean(dim=(2, 3)) for i in range(3) for j in range(3)]
-        return F.linear(torch.stack(windows, dim=2).flatten(1), self.weight.flatten(1), self.bias)
+        sums = window_sums(window_sums(features, 2), 3)  # (B, D, 3, 3)
+        return F.linear(sums.flatten(1) / (Gh * Gw), self.weight.flatten(1), self.bias)
 
     def maps(self, features: Tensor, target: Tensor) -> Tensor:
         """Maps of the asked classes, signed: ``target`` (B, T) to (B, T, Gh, Gw).
@@ -170,6 +185,18 @@ class CamBranch(nn.Module):
     def rank(self, features: Tensor, importance: Tensor) -> Tensor | None:
         """None: classes are ranked by the TPSM branch, as in the paper."""
         return None
+
+
+def window_sums(features: Tensor, dim: int) -> Tensor:
+    """Sums along an axis as a kernel of 3 sees it before, at and after its middle, zeros beyond the edges: 3 for it."""
+    total = features.sum(dim=dim)
+    return torch.stack([total - features.select(dim, -1), total, total - features.select(dim, 0)], dim=dim)
+
+
+def placeless(block: Any, block_args: dict[str, Any]) -> bool:
+    """Whether a block knows of its tokens only what they hold, not where they are: no rotary embedding, no bias."""
+    biases = (getattr(block.attn, name, None) for name in ("relative_position_bias_table", "rel_pos"))
+    return all(one is None for one in biases) and not any(isinstance(one, Tensor) for one in block_args.values())
 
 
 def copy_block(backbone: Backbone) -> nn.Module:
