@@ -96,7 +96,7 @@ NUMBERS: tuple[tuple[str, Any, str, str], ...] = (
     ("cutmix", float, "ALPHA", "the same with rectangles"),
     ("augment", str, "NAME", "none, flip, crop or timm, of photos while training"),
     ("views", int, "N", "with --freeze-backbone: augmented views of each photo in the cache, N times its disk"),
-    ("precision", str, "NAME", "fp32, bf16 or fp16"),
+    ("precision", str, "NAME", "fp32, bf16, fp16, or auto, the faster of the first two with --freeze-backbone"),
     ("batch-norm", str, "NAME", "train or frozen, where a backbone has some"),
     ("seed", int, "N", "of new weights, split, order and augmentation"),
 )

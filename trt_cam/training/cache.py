@@ -28,6 +28,7 @@ from trt_cam.training.order import Order
 from trt_cam.training.pace import faster, forecast
 from trt_cam.training.parts import ROWS, Parts
 from trt_cam.training.photos import PhotoBatches
+from trt_cam.training.settings import Precision
 from trt_cam.training.views import View
 
 
@@ -64,7 +65,7 @@ class Cache:
         *,
         views: int = 1,
         seed: int = 0,
-        precision: str = "auto",
+        precision: Precision = "auto",
         half: bool = True,
         world: World | None = None,
     ) -> None:
@@ -72,7 +73,7 @@ class Cache:
         self.folder, self.trainee, self.examples, self.view = folder, trainee, examples, view
         self.seed, self.world = seed, world or World()
         self.device = next(trainee.parameters()).device
-        self.precision = precision if precision != "auto" else begun_with(folder) or faster(trainee, self.some())
+        self.precision = begun_with(folder) or faster(trainee, self.some()) if precision == "auto" else precision
         dtype = record_of(trainee, trainee.reads(*stages), half)
         self.parts = Parts(folder / "parts", dtype, len(examples), views)
 
@@ -197,6 +198,11 @@ class CachedBatches:
     def __len__(self) -> int:
         return len(self.order)
 
+    @property
+    def precision(self) -> Precision:
+        """That the trunk was run in."""
+        return self.cache.precision
+
     def epoch(self, number: int, start: int = 0) -> Iterator[dict[str, Tensor]]:
         """The batches of an epoch, from a step on.
 
@@ -221,7 +227,7 @@ def record_of(trainee: FrozenTrainee, names: Sequence[str], half: bool) -> np.dt
     return np.dtype([(name, kinds[name], tuple(tensors[name].shape[1:])) for name in names])
 
 
-def begun_with(folder: Path) -> str | None:
+def begun_with(folder: Path) -> Precision | None:
     """The precision of a cache that is there."""
     try:
         held = json.loads((folder / RECORD).read_text(encoding="utf-8"))["precision"]

@@ -125,7 +125,9 @@ def stages_of(net: nn.Module) -> dict[str, tuple[str, ...]]:
     """The stages that a network can be trained in, each with the branches whose logits its loss is of."""
     if not isinstance(net, TRTLocalizer):
         return {"ts-cam" if isinstance(net, TSCAMNet) else "classifier": ("logits",)}
-    return {"tpsm": ("tpsm",)} if net.cam is None else {"tpsm": ("tpsm",), "cam": ("cam",), "joint": ("tpsm", "cam")}
+    if net.cam is None:
+        return {"tpsm": ("tpsm",), "joint": ("tpsm",)}
+    return {"tpsm": ("tpsm",), "cam": ("cam",), "joint": ("tpsm", "cam")}
 
 
 def check_equal(logits: Tensor, expected: Tensor, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from trt_cam.training.order import Order
 from trt_cam.training.photos import PhotoBatches
 from trt_cam.training.processes import synchronised
 from trt_cam.training.schedules import check_names
-from trt_cam.training.settings import Select, Settings, Sharing
+from trt_cam.training.settings import Select, Settings, Sharing, Stage
 from trt_cam.training.validation import Batches
 from trt_cam.training.views import View, drawing
 
@@ -131,9 +131,12 @@ def named_alike(others: DataSet, classes: Sequence[str]) -> npt.NDArray[np.int64
 
 
 def batches_of(
-    material: Material, settings: Settings, plan: Sequence[str], site: Site, *, freeze: bool
-) -> tuple[Trainee, Batches, Batches | None]:
-    """The trainee on its device, and batches for it: photos, or what a frozen trunk gave of them once."""
+    material: Material, settings: Settings, plan: Mapping[str, Stage], site: Site, *, freeze: bool
+) -> tuple[Trainee, Batches, Batches | None, Settings]:
+    """The trainee on its device, batches for it (photos, or what a frozen trunk gave of them once), and its precision.
+
+    The settings are returned with the precision that "auto" stands for.
+    """
     net, prepare = material.net.to(site.device), preprocessing(material.net)
     view = View(
         prepare,
@@ -153,8 +156,9 @@ def batches_of(
     else:
         trainee = FrozenTrainee(net, prepare.size)
         for examples, one in sets:
-            found.append(cached(trainee, plan, examples, one, settings, site, shuffle=not found))
-    return trainee, found[0], found[1] if len(found) > 1 else None
+            found.append(batches := cached(trainee, plan, examples, one, settings, site, shuffle=not found))
+            settings = replace(settings, precision=batches.precision) if settings.precision == "auto" else settings
+    return trainee, found[0], found[1] if len(found) > 1 else None, settings
 
 
 def photos(examples: Examples, view: View, settings: Settings, site: Site, *, shuffle: bool) -> PhotoBatches:
@@ -173,7 +177,7 @@ def photos(examples: Examples, view: View, settings: Settings, site: Site, *, sh
 
 def cached(
     trainee: FrozenTrainee,
-    plan: Sequence[str],
+    plan: Mapping[str, Stage],
     examples: Examples,
     view: View,
     settings: Settings,
@@ -183,21 +187,23 @@ def cached(
 ) -> CachedBatches:
     """Batches of what the trunk gives of photos, which it is run on if it has not been."""
     world, seed = site.world, settings.seed
+    stages = [*plan] if shuffle or "tpsm" not in plan else ["joint"]  # both branches are validated
     # before the work, for it refuses a batch that is larger than the data
     order = Order(len(examples), settings.batch // world.size, world, seed, shuffle)
     cache = Cache(
         site.folder / "cache" / ("train" if shuffle else "val"),
         trainee,
-        plan,
+        stages,
         examples,
         view,
         views=settings.views if shuffle else 1,
         seed=seed,
-        precision="fp32" if settings.precision == "fp32" else "bf16",
+        precision="bf16" if settings.precision == "fp16" else settings.precision,
         world=world,
     )
-    cache.fill(workers=site.workers, say=site.say)
-    return CachedBatches(cache, order, trainee.reads(*plan))
+    epochs = {name: stage.epochs for name, stage in plan.items()} if shuffle else None
+    cache.fill(epochs=epochs, workers=site.workers, say=site.say)
+    return CachedBatches(cache, order, trainee.reads(*stages))
 
 
 def check_options(settings: Settings, ways: Ways, world: World, source: Source) -> None:

@@ -168,8 +168,8 @@ def carried_out(
     material: Material, settings: Settings, ways: Ways, site: Site, progress: Progress | None, *, tensorboard: bool
 ) -> tuple[nn.Module, dict[str, dict[str, float]]]:
     """The trained network, and of each stage the epoch that was chosen with its figures."""
-    plan = settings.plan(ways.method, joint=ways.joint, cam=getattr(material.net, "cam", None) is not None)
-    trainee, batches, val = batches_of(material, settings, [*plan], site, freeze=ways.freeze)
+    plan = settings.plan(ways.method, joint=ways.joint, cam=learns(getattr(material.net, "cam", None)))
+    trainee, batches, val, settings = batches_of(material, settings, plan, site, freeze=ways.freeze)
     journal, after = None, None
     if site.world.rank == 0:
         total = sum(stage.epochs for stage in plan.values()) * len(batches)
@@ -186,6 +186,11 @@ def carried_out(
         after=after,
     )
     return trainee.net, loop.run().best
+
+
+def learns(part: nn.Module | None) -> bool:
+    """Whether there is something to train in a part of a network."""
+    return part is not None and any(parameter.requires_grad for parameter in part.parameters())
 
 
 def ignored(_: str) -> None:
