@@ -62,6 +62,13 @@ class TestTables:
             second.step(step, values(step))
         assert written(tmp_path / "cut") == written(tmp_path / "whole")
 
+    def test_a_torn_row_is_none_even_where_it_looks_whole(self, tmp_path: Path) -> None:
+        Journal(tmp_path, total=3).step(1, values(1))
+        with open(tmp_path / "log.csv", "a") as file:
+            file.write("2,0.5,0.0000")
+        Journal(tmp_path, total=3).step(3, values(3))
+        assert [line.split(",")[0] for line in written(tmp_path).splitlines()] == ["step", "1", "3"]
+
     @pytest.mark.parametrize("again", [2, 4, 6])
     def test_a_stage_may_have_columns_of_its_own(self, tmp_path: Path, again: int) -> None:
         def row(step: int) -> Mapping[str, float]:
