@@ -30,7 +30,7 @@ SUFFIXES = frozenset(
     (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm")
     + (".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp")
 )
-_LARGE = 25_000_000  # pixels from which a JPEG may be decoded at a smaller scale
+LARGE = 25_000_000  # pixels above which a JPEG may be decoded at a smaller scale
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
@@ -74,8 +74,8 @@ def load_photo(source: Source) -> Image.Image:
     return open_photo(source).image
 
 
-def open_photo(source: Source, *, at_least: tuple[int, int] | None = None) -> Photo:
-    """Like `load_photo`, but a very large JPEG may come reduced, to no less than ``at_least`` (H, W) pixels."""
+def open_photo(source: Source, *, at_least: tuple[int, int] | None = None, large: int = LARGE) -> Photo:
+    """Like `load_photo`, but a JPEG of over ``large`` pixels may come reduced, to no less than ``at_least`` (H, W)."""
     if isinstance(source, np.ndarray):
         image = _from_array(source)
         return Photo(image, (image.height, image.width))
@@ -83,13 +83,13 @@ def open_photo(source: Source, *, at_least: tuple[int, int] | None = None) -> Ph
         _check_pixels(source.size, "the image")
         return _upright(source, "the image")
     if isinstance(source, bytes):
-        return _decoded(io.BytesIO(source), "the file", at_least)
+        return _decoded(io.BytesIO(source), "the file", at_least, large)
     if not isinstance(source, (str, os.PathLike)):
         raise InputError(
             f"a photo must be a path, bytes, a PIL image or a uint8 array (H, W, 3); got {type(source).__name__}; "
             "a preprocessed tensor must be (B, 3, H, W)"
         )
-    return _from_file(os.fspath(source), at_least)
+    return _from_file(os.fspath(source), at_least, large)
 
 
 def expand_photos(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -128,13 +128,13 @@ def _below(folder: str) -> Iterator[Path]:
                 yield Path(here, name)
 
 
-def _from_file(path: str, at_least: tuple[int, int] | None) -> Photo:
+def _from_file(path: str, at_least: tuple[int, int] | None, large: int) -> Photo:
     path = os.path.expanduser(path)
     _check_file(path)
-    return _decoded(path, path, at_least)
+    return _decoded(path, path, at_least, large)
 
 
-def _decoded(file: str | IO[bytes], name: str, at_least: tuple[int, int] | None) -> Photo:
+def _decoded(file: str | IO[bytes], name: str, at_least: tuple[int, int] | None, large: int) -> Photo:
     try:
         with _opening, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is our own
@@ -147,7 +147,7 @@ def _decoded(file: str | IO[bytes], name: str, at_least: tuple[int, int] | None)
     with image:
         _check_pixels(image.size, name)
         full = image.size
-        if at_least is not None and full[0] * full[1] > _LARGE:
+        if at_least is not None and full[0] * full[1] > large:
             image.draft("RGB", (max(at_least), max(at_least)))  # upright or not, neither side gets too short
         return _upright(image, name, reduced_from=full if image.size != full else None)
 

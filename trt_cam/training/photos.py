@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from trt_cam.data.photos import Photo, open_photo
+from trt_cam.data.photos import Photo
 from trt_cam.errors import DatasetError, InputError
 from trt_cam.ops._checks import check_count, check_range
 from trt_cam.runs import World
@@ -60,7 +60,7 @@ class Reading(torch.utils.data.Dataset[Item]):
     def open(self, place: int) -> tuple[Photo | None, str]:
         """A photo, or why there is none."""
         try:
-            return open_photo(self.examples.data[int(self.examples.rows[place])].path, at_least=self.view.at_least), ""
+            return self.view.open(self.examples.data[int(self.examples.rows[place])].path), ""
         except (InputError, DatasetError) as error:
             return None, str(error)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trt_cam.backbone import Preprocessing
-from trt_cam.data.photos import Photo, fit_photo
+from trt_cam.data.photos import LARGE, Photo, fit_photo, open_photo
 from trt_cam.errors import InputError
 from trt_cam.ops._checks import check_choice, check_range
 from trt_cam.pipeline import input_size
@@ -68,9 +68,15 @@ class View:
         if self.resize[0] < self.size[0] or self.resize[1] < self.size[1]:
             raise InputError(f"resize must be at least the size of the part, {self.size}, got {self.resize}")
         self.transform = self._timm(scale, policy, erasing) if augment == "timm" else None
-        # A part of the least area and of timm's widest aspect, 4:3, still has to be as large as the image.
-        share = math.sqrt(scale[0] * 3 / 4) if self.transform else 1.0
-        self.at_least = math.ceil(self.resize[0] / share), math.ceil(self.resize[1] / share)
+        plain = augment == "none"
+        # Twice as large as needed, a JPEG that is decoded at a smaller scale looks the same and is read in a fraction
+        # of the time; evaluations reduce none but the largest.
+        self.at_least = self.size if plain else (2 * self.resize[0], 2 * self.resize[1])
+        self.large = LARGE if plain else 0
+
+    def open(self, path: Path) -> Photo:
+        """A photo as far as this view needs it; errors as ``open_photo``."""
+        return open_photo(path, at_least=self.at_least, large=self.large)
 
     def __call__(self, photo: Photo) -> Tensor:
         """(3, H, W), normalised."""
