@@ -24,6 +24,8 @@ from trt_cam.models.weights import EMBEDDED, load_model
 from trt_cam.training.settings import Settings
 
 METHODS = ("trt", "ts-cam", "cam")
+UNREAD = ("backbone.attn_pool.", "backbone.fc_norm.")
+"""What TS-CAM's network holds but does not run: pool and norm of its backbone's own head."""
 
 
 class Trainee(nn.Module):
@@ -49,7 +51,7 @@ class Trainee(nn.Module):
 
     def trained(self, stage: str) -> dict[str, nn.Parameter]:
         """Names and parameters of ``net`` that a stage trains."""
-        idle = unread(self.net) if isinstance(self.net, TSCAMNet) else ()
+        idle = UNREAD if isinstance(self.net, TSCAMNet) else ()
         named = {name: one for name, one in self.net.named_parameters() if not name.startswith(idle)}
         if stage == "tpsm":
             return {name: one for name, one in named.items() if not name.startswith("cam.")}
@@ -79,11 +81,6 @@ class Trainee(nn.Module):
             for module in self.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
-
-
-def unread(net: TSCAMNet) -> tuple[str, ...]:
-    """Beginnings of the names of what TS-CAM's network holds but does not run: the head of its backbone."""
-    return tuple(f"backbone.{part}." for part in ("head", "head_dist", "fc_norm", "attn_pool"))
 
 
 def network(
