@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from trt_cam.metrics.protocols import get_protocol
 from trt_cam.runs import World
 from trt_cam.training.examples import Examples, open_examples, split_off
 from trt_cam.training.order import Order
-from trt_cam.training.photos import PhotoBatches
+from trt_cam.training.photos import PhotoBatches, Reading
 from trt_cam.training.views import View, drawing
 
 PREPARE = Preprocessing((24, 24), (0.5, 0.4, 0.3), (0.2, 0.3, 0.5), "bicubic")
@@ -139,8 +140,9 @@ class TestExamples:
             open_examples(tmp_path)
 
     def test_one_class_only(self, tmp_path: Path) -> None:
-        with pytest.raises(DatasetError, match="at least two classes to tell apart, but .* has 1"):
-            open_examples(tree(tmp_path, cat=2))
+        for indices in (None, np.arange(5)):
+            with pytest.raises(DatasetError, match="at least two classes to tell apart, but all .* are of 'cat'"):
+                open_examples(tree(tmp_path, cat=2), indices=indices)
 
     def test_photos_without_label(self, tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match=r"needs labels, but none of 2 photos in .* has one"):
@@ -177,6 +179,10 @@ class TestSplit:
         for part in (train, val):
             np.testing.assert_array_equal(part.labels, whole.labels[part.rows])
             assert part.classes == whole.classes
+
+    def test_of_a_model_s_many_classes_those_that_occur(self, animals: Examples) -> None:
+        known = Examples.of(animals.data, indices=np.array([7, 3, 900]))
+        assert sorted(split_off(known, 0.25)[1].labels.tolist()) == [3, 7, 900]
 
     def test_a_photo_of_several_classes_is_in_one_part(self, tmp_path: Path) -> None:
         whole = Examples.of(load_dataset(two_animals(tmp_path)))
@@ -334,6 +340,13 @@ class TestBatches:
         for other in (second, third):
             assert not any(torch.equal(first[row], other[row]) for row in first.keys() & other.keys())
 
+    def test_what_workers_read_from_can_be_sent_to_them(self, animals: Examples) -> None:
+        view = View(PREPARE, "timm", policy=RANDAUGMENT, erasing=1.0)
+        here = Reading(animals, view, seed=3)
+        there = pickle.loads(pickle.dumps(here))
+        item, sent = here[(1, 4)], there[(1, 4)]
+        assert item.image is not None and torch.equal(item.image, sent.image) and item[1:] == sent[1:]
+
     def test_photos_of_one_batch_do_not_share_their_chance(self, animals: Examples) -> None:
         for row in range(1, 13):
             animals.data[row].path.write_bytes(animals.data[0].path.read_bytes())
@@ -420,10 +433,9 @@ class TestUnreadable:
         list(batches(animals, "none", shuffle=False, unreadable=0.5, say=said.append).epoch(0))
         assert "does not exist" in said[0] and "megapixels" in said[1] and len(said) == 2
 
-    @pytest.mark.parametrize("workers", [0, 1])
-    def test_more_than_are_allowed(self, animals: Examples, said: list[str], workers: int) -> None:
+    def test_more_than_are_allowed(self, animals: Examples, said: list[str]) -> None:
         self.broken(animals, 0, 5)
-        found = batches(animals, unreadable=0.1, say=said.append, workers=workers, shuffle=False)
+        found = batches(animals, unreadable=0.1, say=said.append, shuffle=False)
         with pytest.raises(
             DatasetError, match="at most 10% of 13 photos may be unreadable, but 2 are by now"
         ) as caught:

@@ -69,6 +69,11 @@ class Examples:
             )
         if data.classes is not None or indices is None:
             _check_filled(data, labels[rows], names)
+        if len(present := np.unique(labels[rows])) < 2:
+            raise DatasetError(
+                f"training needs at least two classes to tell apart, but all photos in {data.root} are of "
+                f"{quoted(names[present[0]])}"
+            )
         known = labels[rows] if indices is None else _translated(data, rows, names, indices)
         return cls(data, rows, known, names, len(labels) - len(rows))
 
@@ -155,8 +160,6 @@ def _check_filled(data: DataSet, labels: npt.NDArray[np.int64], names: tuple[str
             f"training needs photos of each class, but {quoted(names[empty[0]])}{more} of {len(names)} in {data.root} "
             "has none; add photos, or take it out"
         )
-    if len(names) < 2:
-        raise DatasetError(f"training needs at least two classes to tell apart, but {data.root} has {len(names)}")
 
 
 def _translated(

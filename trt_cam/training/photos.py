@@ -116,7 +116,7 @@ class PhotoBatches:
             num_workers=workers,
             collate_fn=together,
             persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=torch.cuda.is_initialized(),
             generator=torch.Generator(),  # it draws a number each epoch, which would else be of the training's own
         )
 

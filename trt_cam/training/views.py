@@ -83,9 +83,7 @@ class View:
         if self.transform is not None:
             drawn: Tensor = self.transform(photo.image)
             return drawn
-        pixels, _ = fit_photo(
-            photo.image, self.resize, "squash", self.prepare.interpolation, photo_size=photo.size
-        )  # (3, H', W')
+        pixels, _ = fit_photo(photo.image, self.resize, "squash", self.prepare.interpolation)  # (3, H', W')
         (H, W), (high, wide) = self.size, self.resize
         top, left = random.randint(0, high - H), random.randint(0, wide - W)
         image = torch.from_numpy(pixels)[:, top : top + H, left : left + W]  # (3, H, W)
