@@ -28,6 +28,7 @@ from trt_cam.training.order import Order
 from trt_cam.training.pace import faster, forecast
 from trt_cam.training.parts import ROWS, Parts
 from trt_cam.training.photos import PhotoBatches
+from trt_cam.training.processes import summed
 from trt_cam.training.settings import Precision
 from trt_cam.training.views import View
 
@@ -73,9 +74,16 @@ class Cache:
         self.folder, self.trainee, self.examples, self.view = folder, trainee, examples, view
         self.seed, self.world = seed, world or World()
         self.device = next(trainee.parameters()).device
-        self.precision = begun_with(folder) or faster(trainee, self.some()) if precision == "auto" else precision
+        self.precision = self.tried() if precision == "auto" else precision
         dtype = record_of(trainee, trainee.reads(*stages), half)
         self.parts = Parts(folder / "parts", dtype, len(examples), views)
+
+    def tried(self) -> Precision:
+        """What the cache began with, or what is faster for most of the processes."""
+        if begun := begun_with(self.folder):
+            return begun
+        votes = summed(torch.tensor(float(faster(self.trainee, self.some()) == "bf16")), self.world)
+        return "bf16" if votes > self.world.size / 2 else "fp32"
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -105,7 +113,7 @@ class Cache:
         workers
             Processes that read photos.
         say
-            Told what the disk needs, before anything is written.
+            Told what the disk needs, before anything is written, and how long all will take.
 
         Raises
         ------
@@ -114,14 +122,15 @@ class Cache:
         InputError
             The folder holds another model's cache, other photos' or something else.
         """
-        self.check_room(say)
+        if needed := self.needed:
+            self.check_room(needed, say)
         if self.world.rank == 0:
             claim(self.folder, self.identity, resume=True)
             with writing(self.folder):
                 self.parts.folder.mkdir(exist_ok=True)
                 for unfinished in self.parts.folder.glob(".*"):
                     unfinished.unlink()  # of a run that was killed
-        if epochs:
+        if needed and epochs:
             say(self.forecast(epochs))
         self.world.wait()
         own = self.parts.missing[self.world.rank :: self.world.size]
@@ -134,10 +143,10 @@ class Cache:
                 self.parts.write(number, self.trainee.record(batch["images"].to(self.device), self.precision))
         self.world.wait()
 
-    def check_room(self, say: Callable[[str], None]) -> None:
-        """Say what the cache takes, and refuse a disk that has less."""
+    def check_room(self, needed: int, say: Callable[[str], None]) -> None:
+        """Say what the cache takes, in bytes, and refuse a disk that has less."""
         place = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
-        free, needed, views = shutil.disk_usage(place).free, self.needed, self.parts.views
+        free, views = shutil.disk_usage(place).free, self.parts.views
         photos = f"{len(self.examples)} photos" + (f" in {views} views" if views > 1 else "")
         say(f"cache of {photos} in {self.folder}: {size(needed)} to write in {self.precision}, {size(free)} free")
         if needed > free:

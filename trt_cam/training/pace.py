@@ -43,10 +43,10 @@ def forecast(
         Of all of it.
     """
     tensors = trainee.record(images, precision)
-    took = {"the trunk": views * seconds(partial(trainee.record, images, precision)) / len(images)} if views else {}
+    took = {"the trunk": views * seconds(partial(trainee.record, images, precision)) / len(images)}
     for stage, count in epochs.items():
         step = seconds(partial(differentiate, trainee, tensors, stage, precision)) / len(images)
-        took[f"{count} epochs of {stage}"] = count * photos * step
+        took[f"{count} epoch{'s' * (count != 1)} of {stage}"] = count * photos * step
     parts = ", ".join(f"{spoken(one)} for {name}" for name, one in took.items())
     return f"about {spoken(sum(took.values()))} in {precision}: {parts}"
 
