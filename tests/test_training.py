@@ -587,6 +587,22 @@ def test_norms_of_batches_can_be_frozen(tmp_path: Path) -> None:
         assert torch.equal(norm.running_mean, before) == frozen  # type: ignore[arg-type]
 
 
+def test_what_is_lent_frozen_stays_so(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net: Any = network(timm.create_model("test_resnet"), "cam", 3, PRESETS["quick"])
+    net.conv1.requires_grad_(False)
+    for part in (net.bn1, net.layer1):
+        part.requires_grad_(False)
+    before = {name: one.clone() for name, one in net.state_dict().items()}
+    loop(net, tmp_path, "cam", epochs=1)[0].run()
+    same = {name for name, one in net.state_dict().items() if torch.equal(one, before[name])}
+    frozen = {name for name in before if name.startswith(("conv1.", "bn1.", "layer1."))}
+    assert same == frozen
+    net.requires_grad_(False)
+    with pytest.raises(InputError, match="in stage classifier, got none"):
+        loop(net, tmp_path / "none", "cam")[0].run()
+
+
 # ---------------------------------------------------------------------------------------------- from folder to folder
 
 

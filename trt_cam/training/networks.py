@@ -34,12 +34,13 @@ class Trainee(nn.Module):
     Parameters
     ----------
     net
-        TRTLocalizer, TSCAMNet, or a classifier for "cam".
+        TRTLocalizer, TSCAMNet, or a classifier for "cam". Parameters that ask for no gradient are never trained.
     """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
+        self.constant = {name for name, one in net.named_parameters() if not one.requires_grad}
 
     def forward(self, batch: Mapping[str, Tensor], stage: str) -> dict[str, Tensor]:
         """Logits (B, K) by branch: those that the stage's loss is of; of both branches for "joint"."""
@@ -52,7 +53,8 @@ class Trainee(nn.Module):
     def trained(self, stage: str) -> dict[str, nn.Parameter]:
         """Names and parameters of ``net`` that a stage trains."""
         idle = UNREAD if isinstance(self.net, TSCAMNet) else ()
-        named = {name: one for name, one in self.net.named_parameters() if not name.startswith(idle)}
+        named = {name: one for name, one in self.net.named_parameters() if name not in self.constant}
+        named = {name: one for name, one in named.items() if not name.startswith(idle)}
         if stage == "tpsm":
             return {name: one for name, one in named.items() if not name.startswith("cam.")}
         if stage == "cam":
@@ -62,6 +64,11 @@ class Trainee(nn.Module):
     def begin(self, stage: str) -> dict[str, nn.Parameter]:
         """Let a stage train its parameters and no others, and return them."""
         trained = self.trained(stage)
+        if not trained:
+            raise InputError(
+                f"parameters that ask for a gradient were needed in stage {stage}, got none; "
+                "use model.requires_grad_(True)"
+            )
         for parameter in self.parameters():
             parameter.requires_grad_(False)
         for parameter in trained.values():
@@ -77,10 +84,10 @@ class Trainee(nn.Module):
             cam.train()  # type: ignore[union-attr]
         elif stage == "tpsm" and cam is not None:
             cam.eval()
-        if frozen_norms:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                constant = module.affine and not module.weight.requires_grad
+                module.train(module.training and not (frozen_norms or constant))
 
 
 def network(
