@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import re
+import shlex
+import shutil
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -446,3 +449,28 @@ def test_arguments_that_do_not_fit(
     assert cli.main(["import", "best.pth", "--out", "net", *words]) == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1 and not Path("net").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------ the page
+
+
+def test_the_page_on_sharing_runs(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "export.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "secret")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: str(hub.folder / name))
+    shutil.copy(Path(trt_cam.__file__).parent / "assets" / "coffee.jpg", "photo.jpg")
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "export.md", "exec"), names)
+    assert isinstance(names["same"], TRTLocalizer) and (hub.folder / "owner/name" / "model.safetensors").exists()
+
+
+def test_the_commands_of_the_page_are_commands() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "export.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^trt-cam (.*?)(?:#.*)?$", page, re.MULTILINE)
+    assert len(lines) == 6
+    for line in lines:
+        cli.build_parser().parse_args(shlex.split(line))

@@ -159,7 +159,7 @@ def unprepared(config: Mapping[str, Any]) -> nn.Module:
     network, classes = config.get("network", "trt"), config["num_classes"]
     if network not in ("trt", "ts-cam", "timm"):
         raise WeightsError(f"a network trt, ts-cam or timm was needed in config.json, got {network!r}; update trt_cam")
-    backbone = build_backbone(config["backbone"], 0 if network == "ts-cam" else classes)
+    backbone = build_backbone(config["backbone"], classes)
     if network == "timm":
         return backbone
     if network == "ts-cam":
