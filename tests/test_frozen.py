@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from families import FAMILIES, image_size, shaken
+from families import FAMILIES, image_size, no_onednn, shaken
 from PIL import Image
 from torch import Tensor, nn
 
@@ -376,6 +376,18 @@ def test_a_damaged_part_is_named(tmp_path: Path, trainee: FrozenTrainee, example
 
 
 # ------------------------------------------------------------------------------------------------------- precision
+
+
+@pytest.mark.parametrize("name", ["vit", "dinov3", "rope-mixed", "beit-shared"])
+def test_a_trunk_in_bfloat16_is_off_by_its_rounding(name: str) -> None:
+    net = TRTLocalizer(FAMILIES[name]())
+    trainee = FrozenTrainee(net, image_size(net.backbone))
+    images = torch.randn(3, 3, *image_size(net.backbone), generator=torch.Generator().manual_seed(5))
+    exact = trainee.record(images)
+    with no_onednn():
+        rounded = trainee.record(images, "bf16")
+    for tensor, one in exact.items():
+        assert 0 < (rounded[tensor] - one).abs().max() < 0.02 * one.abs().max()
 
 
 def test_the_faster_precision_is_taken_and_kept(
