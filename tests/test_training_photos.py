@@ -273,6 +273,12 @@ class TestViews:
         assert 0.01 < share < 0.5
         assert float((plain != coloured).any(dim=0).float().mean()) > 0.5
 
+    @pytest.mark.parametrize("policy", ["rand-m10-inc1", "v0"])
+    def test_the_strongest_operations_leave_something_of_a_photo(self, animals: Examples, policy: str) -> None:
+        view = View(PREPARE, "timm", policy=policy)  # each would keep no bit of a channel in some photos of a hundred
+        flat = [len(self.view(animals, view, seed=seed).unique()) <= 3 for seed in range(200)]
+        assert sum(flat) <= 3  # of one colour, by little contrast and then one bit
+
     @pytest.mark.parametrize("augment", ["flip", "crop", "timm"])
     def test_a_large_photo_is_read_smaller_and_looks_the_same(self, tmp_path: Path, augment: str) -> None:
         waves = np.linspace(0, 40, 1000)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from trt_cam.backbone import Preprocessing
@@ -98,7 +100,7 @@ class View:
         if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
             raise InputError(f"scale must be two shares of the area, in (0, 1] and the least first, got {scale!r}")
         try:
-            return create_transform(
+            made = create_transform(
                 (3, *self.size),
                 is_training=True,
                 scale=scale,
@@ -114,6 +116,16 @@ class View:
             raise InputError(
                 f"policy must be one that timm knows, such as rand-m9-mstd0.5-inc1, got {policy!r}"
             ) from error
+        for step in made.transforms:
+            for operation in (*getattr(step, "ops", ()), *chain(*getattr(step, "policy", ()))):
+                if operation.name.startswith("Posterize"):
+                    operation.aug_fn = _posterize
+        return made
+
+
+def _posterize(image: Image.Image, bits: int, **settings: Any) -> Image.Image:
+    """Keep so many bits of a channel, but at least one: at its strongest timm's keeps none, which Pillow 13 refuses."""
+    return ImageOps.posterize(image, min(max(bits, 1), 8))
 
 
 @contextmanager
