@@ -655,7 +655,8 @@ def test_a_folder_of_photos_becomes_a_folder_of_a_network(
     assert all(0 <= float(row["top1"]) <= 1 for row in epochs)
     assert (tmp_path / "samples" / "epoch_001.png").exists()
     card = (tmp_path / "model" / "README.md").read_text()
-    assert "18 photos of 3 classes" in card and "Image labels only" in card and "top-1 classification on 6" in card
+    assert "18 photos of 3 classes" in card and "began from new weights of `test_vit`" in card
+    assert "Image labels only" in card and "top-1 classification on 6" in card
     located = trt_cam.localize(next(photos.rglob("*.png")), model=tmp_path / "model")
     assert located.label in ("blue", "green", "red")
 

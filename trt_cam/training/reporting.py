@@ -22,7 +22,9 @@ from trt_cam.training.material import Material, Site, Ways
 from trt_cam.training.settings import Settings
 
 
-def card_of(material: Material, model: str, settings: Settings, ways: Ways, command: str | None) -> dict[str, Any]:
+def card_of(
+    material: Material, model: str, settings: Settings, ways: Ways, command: str | None, *, pretrained: bool
+) -> dict[str, Any]:
     """What the model card says, but for results; see ``save_pretrained``."""
     examples, val, boxes = material.examples, material.val, ways.select == "boxes"
     told = f"{len(examples)} photos of {len(np.unique(examples.labels))} classes of {where(examples.data)}"
@@ -31,9 +33,9 @@ def card_of(material: Material, model: str, settings: Settings, ways: Ways, comm
     labels = "Image labels" + ("; boxes of the validation photos chose the epoch." if boxes else " only.")
     made = ", ".join(f"{name}={value!r}" for name, value in asdict(ways).items())
     return {
-        "data": f"{told}, from `{model}` on.",
+        "data": f"{told}. It began from {'' if pretrained else 'new weights of '}`{model}`.",
         "datasets": [examples.data.name],
-        "supervision": f"{labels} The selection u = {settings.u:g} is the preset's, not chosen on any photo.",
+        "supervision": f"{labels} u = {settings.u:g} was set beforehand." if ways.method == "trt" else labels,
         "selection": f"Each stage's epoch was chosen {by} {among}."
         if val
         else "The last epoch of each stage was taken.",

@@ -153,7 +153,8 @@ def train(
     begin(site, material, identity_of(material, name, settings, ways), resume=resume)
     with computing(threads) if threads is not None else nullcontext():
         net, best = carried_out(material, settings, ways, site, progress, tensorboard=tensorboard)
-    return finished(site, net, best, card_of(material, name, settings, ways, command))
+    card = card_of(material, name, settings, ways, command, pretrained=pretrained)
+    return finished(site, net, best, card)
 
 
 def begin(site: Site, material: Material, identity: Mapping[str, Any], *, resume: bool) -> None:
