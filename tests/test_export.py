@@ -353,6 +353,9 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         err = capsys.readouterr().err
         assert f"export needs {name}; pip install 'trt-cam[onnx]'" in err and err.count("\n") == 1
         monkeypatch.undo()
+    monkeypatch.setattr("torch.__version__", "2.6.1+cpu")
+    assert cli.main(["export", "--out", str(tmp_path / "model.onnx")]) == 2
+    assert "export needs torch 2.7 or newer, got 2.6.1+cpu" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--batch", "many"], ["--size", "1", "2", "3"], ["--method", "x"], ["--batch", "0"]])

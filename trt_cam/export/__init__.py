@@ -103,13 +103,16 @@ def export_onnx(
 
 
 def check_installed() -> None:
-    """Say which extra is needed."""
+    """Say which extra is needed, or that torch is too old: 2.6 writes files that do not run."""
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 7):
+        raise InputError(f"export needs torch 2.7 or newer, got {torch.__version__}; pip install -U torch")
     try:
         import onnx  # noqa: F401
         import onnxruntime  # type: ignore[import-untyped]  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise InputError(f"export needs {error.name or 'onnx'}; pip install 'trt-cam[onnx]'") from error
+        missing = (error.name or "onnx").partition(".")[0]
+        raise InputError(f"export needs {missing}; pip install 'trt-cam[onnx]'") from error
 
 
 def check_place(path: Path) -> Path:

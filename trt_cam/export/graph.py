@@ -26,6 +26,9 @@ WRITABLE = ("trt", "ts-cam", "trt-free", "cam", "rollout", "raw-attention", "las
 UNWRITABLE = frozenset({"gradient", "attention gradient", "forward", "replay"})
 """What a method requires that is more than one pass forward."""
 
+MOST = 2**20
+"""Photos at a time: a bound that no memory reaches, which torch wants to know."""
+
 PREDICTED = -1
 """In place of a class: the one that the model predicts for each photo."""
 
@@ -87,7 +90,7 @@ def traced(graph: Explaining, photo: Tensor, batch: int | str) -> Any:
     """The graph as an ONNX ``ModelProto``."""
     many = photo.expand(2 if batch == "dynamic" else int(batch), -1, -1, -1)  # of 1, torch would make a constant
     target = (torch.full((1,), PREDICTED, device=photo.device),) if graph.asks else ()
-    shapes: dict[str, Any] = {"photo": {0: torch.export.Dim("batch")}, **({"target": None} if target else {})}
+    shapes: dict[str, Any] = {"photo": {0: torch.export.Dim("batch", max=MOST)}, **({"target": None} if target else {})}
     try:
         with silence():
             made: Any = torch.onnx.export(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from trt_cam.backbone import Preprocessing, count_classes, create_timm, preprocessing
 from trt_cam.errors import InputError, WeightsError
@@ -173,10 +174,18 @@ def unprepared(config: Mapping[str, Any]) -> nn.Module:
 def shapes_of(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]] | None:
     """Names and shapes of a network's tensors, before any memory is taken; None if only a real build could tell."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), ReadableRanges():
             return {name: tuple(tensor.shape) for name, tensor in build(config).state_dict().items()}
-    except NotImplementedError:  # a constructor that reads values, which tensors without memory have not
+    except (NotImplementedError, RuntimeError):  # a constructor that reads values: without memory there are none
         return None
+
+
+class ReadableRanges(TorchFunctionMode):
+    """``torch.linspace`` has values also where other tensors have none: constructors of older timm read them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        placed = {"device": "cpu"} if func is torch.linspace else {}
+        return func(*args, **(placed | (kwargs or {})))
 
 
 def mismatch(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> str | None:
