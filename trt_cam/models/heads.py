@@ -182,6 +182,10 @@ class CamBranch(nn.Module):
         """Class maps M_C of the asked classes: ``target`` (B, T) to (B, T, Gh, Gw), signed."""
         return self.head.maps(features, target)
 
+    def spread(self, features: Tensor, maps: Tensor) -> Tensor:
+        """What M_T is multiplied with: M_C as it is, as in the paper."""
+        return maps
+
     def rank(self, features: Tensor, importance: Tensor) -> Tensor | None:
         """None: classes are ranked by the TPSM branch, as in the paper."""
         return None

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trt_cam.backbone import Preprocessing, create_timm
 from trt_cam.errors import WeightsError
+from trt_cam.models.spreading import SpreadHead
 
 TRUNK = "tf_efficientnet_lite0"
 STRIDE = 16
@@ -25,15 +26,15 @@ WIDTH = 1280  # of the features that the trunk's classifier reads
 
 
 class LiteTrunk(nn.Module):
-    """EfficientNet-Lite0 (timm's ``tf_efficientnet_lite0``) dilated to stride 16, without its classifier.
+    """EfficientNet-Lite0 (timm's ``tf_efficientnet_lite0``) or a larger one, dilated to stride 16, without classifier.
 
     Frozen: no parameter asks for a gradient, and ``train()`` leaves it in eval mode, BatchNorm statistics included.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = TRUNK) -> None:
         super().__init__()
         # timm's modules under timm's names, so that weights are renamed once
-        source: Any = create_timm(TRUNK, pretrained=False, num_classes=0, output_stride=STRIDE)
+        source: Any = create_timm(name, pretrained=False, num_classes=0, output_stride=STRIDE)
         self.conv_stem, self.bn1, self.blocks = source.conv_stem, source.bn1, source.blocks
         self.conv_head, self.bn2 = source.conv_head, source.bn2
         self.requires_grad_(False).eval()
@@ -52,7 +53,7 @@ class LiteTrunk(nn.Module):
         Returns
         -------
         list of (B, C, Gh, Gw)
-            C = 80, 112, 192, 1280; Gh = ceil(H / 16).
+            C = 80, 112, 192, 1280 for Lite0; Gh = ceil(H / 16).
         """
         features = self.bn1(self.conv_stem(images.contiguous(memory_format=torch.channels_last)))
         middle = []
@@ -126,6 +127,13 @@ class TrunkEmbed(nn.Module):
 class TrunkCam(nn.Module):
     """Class branch of the embedded model: the trunk's own classifier at every position.
 
+    Parameters
+    ----------
+    num_classes
+        K.
+    spread_width
+        Of the head that learns how far a class map spreads; None for a branch without it.
+
     Notes
     -----
     Not the paper's. Its class map needs no training, and its classifier also ranks the classes: applied to the trunk's
@@ -134,28 +142,35 @@ class TrunkCam(nn.Module):
 
     reads = "patch_embed.trunk"
 
-    def __init__(self, num_classes: int = 1000) -> None:
+    def __init__(self, num_classes: int = 1000, *, spread_width: int | None = None) -> None:
         super().__init__()
         self.classifier = nn.Linear(WIDTH, num_classes).requires_grad_(False)
+        self.spreader = None if spread_width is None else SpreadHead(CHANNELS, spread_width)
 
     def forward(self, stages: list[Tensor], grid_size: tuple[int, int]) -> Tensor:
-        """The trunk's output to the features (B, 1280, Gh, Gw) that its classifier reads."""
-        return stages[-1]
+        """All of the trunk's output, joined, (B, 384 + 1280, Gh, Gw): the classifier reads the last 1280."""
+        return torch.cat(stages, dim=1)
 
     def logits(self, features: Tensor) -> Tensor:
         """The dilated trunk's answer, (B, K): the spatial mean of every class map."""
-        return self.classifier(features.mean(dim=(2, 3)))
+        return self.classifier(features[:, -WIDTH:].mean(dim=(2, 3)))
 
     def maps(self, features: Tensor, target: Tensor) -> Tensor:
         """Class maps M_C of the asked classes: ``target`` (B, T) to (B, T, Gh, Gw), signed."""
-        maps = torch.einsum("bdhw,btd->bthw", features, self.classifier.weight[target].to(features.dtype))
+        weight = self.classifier.weight[target].to(features.dtype)
+        maps = torch.einsum("bdhw,btd->bthw", features[:, -WIDTH:], weight)
         return maps + self.classifier.bias[target][..., None, None]
+
+    def spread(self, features: Tensor, maps: Tensor) -> Tensor:
+        """What M_T is multiplied with: M_C (B, T, Gh, Gw), spread to [0, 1] where that was learnt."""
+        return maps if self.spreader is None else self.spreader(features[:, :-WIDTH], maps).sigmoid()
 
     def rank(self, features: Tensor, importance: Tensor) -> Tensor:
         """Logits (B, K) of the features under TPSM's weights (B, N); under equal ones where nothing was selected."""
         selected = importance.sum(dim=1, keepdim=True) > 0
         weights = torch.where(selected, importance, torch.full_like(importance, 1 / importance.shape[1]))
-        return self.classifier(torch.einsum("bdn,bn->bd", features.flatten(2), weights.to(features.dtype)))
+        last = features[:, -WIDTH:].flatten(2)
+        return self.classifier(torch.einsum("bdn,bn->bd", last, weights.to(features.dtype)))
 
 
 def hybrid_vit(
@@ -197,7 +212,7 @@ def hybrid_vit(
 
 
 def load_lite0(trunk: LiteTrunk, cam: TrunkCam, weights: Mapping[str, Tensor]) -> None:
-    """Copy the published EfficientNet-Lite0 weights into a trunk and its class branch.
+    """Copy the published weights of EfficientNet-Lite0, or of a larger one, into such a trunk and its class branch.
 
     Parameters
     ----------

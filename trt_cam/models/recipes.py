@@ -48,6 +48,7 @@ def trt_settings(net: Any) -> dict[str, Any]:
     """Of a ``TRTLocalizer`` what its constructor is told beside the backbone."""
     from trt_cam.models.hybrid import TrunkCam
 
+    spreader = getattr(net.cam, "spreader", None)
     return {
         "u": net.tpsm.u,
         "mode": net.tpsm.mode,
@@ -56,6 +57,7 @@ def trt_settings(net: Any) -> dict[str, Any]:
         "relu": net.relu,
         "cam_from": net.cam_from,
         "cam": None if net.cam is None else "trunk" if isinstance(net.cam, TrunkCam) else "branch",
+        **({} if spreader is None else {"spread_width": spreader.width}),
     }
 
 
@@ -166,8 +168,8 @@ def unprepared(config: Mapping[str, Any]) -> nn.Module:
     if network == "ts-cam":
         return TSCAMNet(backbone, classes)
     settings = dict(config["trt"])
-    kind = settings.pop("cam")
-    cam: Any = TrunkCam(num_classes=classes) if kind == "trunk" else kind
+    kind, width = settings.pop("cam"), settings.pop("spread_width", None)
+    cam: Any = TrunkCam(num_classes=classes, spread_width=width) if kind == "trunk" else kind
     return TRTLocalizer(backbone, cam=cam, **settings)
 
 

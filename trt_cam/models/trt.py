@@ -46,7 +46,7 @@ class TRTOutput(NamedTuple):
     m_c : (B, Gh, Gw) or (B, T, Gh, Gw), or None
         Class maps M_C of the asked classes, signed.
     fused : the shape of m_c
-        M_T times M_C; M_T alone without a CAM branch.
+        M_T times M_C, which a branch may have spread before; M_T alone without a CAM branch.
     """
 
     logits: Tensor
@@ -83,7 +83,7 @@ class TRTLocalizer(Shareable, nn.Module):
         "penultimate-output", Z_{L-1}, as the paper says.
     cam
         "branch" for the authors' CAM branch, None for the TPSM branch alone, or a module with its interface
-        (``reads``, ``forward``, ``logits``, ``maps``, ``rank``).
+        (``reads``, ``forward``, ``logits``, ``maps``, ``spread``, ``rank``).
 
     Attributes
     ----------
@@ -174,7 +174,9 @@ class TRTLocalizer(Shareable, nn.Module):
         logits = tpsm_logits if ranked is None else ranked
         asked = logits.argmax(dim=1) if target is None else target(logits) if callable(target) else target
         m_c = self.class_maps(features, asked)
-        fused = (m_t if m_c.ndim == 3 else m_t[:, None]) * (m_c.relu() if self.relu else m_c)
+        each = self.cam.spread(features, m_c[:, None] if m_c.ndim == 3 else m_c)  # (B, T, Gh, Gw)
+        evidence = each.view_as(m_c).relu() if self.relu else each.view_as(m_c)
+        fused = (m_t if m_c.ndim == 3 else m_t[:, None]) * evidence
         cam_logits = self.cam.logits(features)
         return TRTOutput(logits, tpsm_logits, cam_logits, m, keep, importance, m_t, m_c, fused)
 
