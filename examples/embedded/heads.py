@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,27 +12,10 @@ from torch import Tensor, nn
 
 from embedded.features import Cache, say
 from embedded.maps import carry, otsu, schedule, stretch, warp
+from embedded.recipe import Recipe
 from embedded.views import SIZES
 from trt_cam.models.trt import preliminary_map
 from trt_cam.ops.attention import reattention_map
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything chosen about the training of the heads; see ``losses`` for the weights of its terms."""
-
-    samples: tuple[int, ...] = (7200, 9600, 9600)  # views seen in each round of training the heads
-    batch: int = 48
-    rate: float = 1e-3
-    decay: float = 0.05
-    u: float = 0.65
-    classes: float = 1.0
-    attention: float = 1.0
-    reattention: float = 1.0
-    importance: float = 0.3
-    rare: float = 2.0  # how much oftener a photo outside the ten classes is drawn
-    tokens: float = 0.4  # share of the patch tokens that take part in a step
-    seed: int = 0
 
 
 def run_heads(net: Any, features: Tensor, places: Tensor | None = None) -> dict[str, Tensor]:
@@ -103,28 +86,24 @@ def divergence(map_: Tensor, wanted: Tensor) -> Tensor:
     return F.kl_div((map_ + 1e-8).log(), wanted, reduction="none").sum(dim=1)
 
 
-def train_heads(net: Any, cache: Cache, maps: Tensor, frequency: np.ndarray, recipe: Recipe, number: int = 0) -> None:
-    """One round of training what is not the trunk, alternately on whole photos and hard views."""
-    rng = np.random.default_rng((recipe.seed, number))
-    torch.manual_seed(recipe.seed + number)
-    named = {name: p for name, p in net.named_parameters() if p.requires_grad}
+def fit(
+    named: Mapping[str, nn.Parameter],
+    steps: int,
+    recipe: Recipe,
+    loss: Callable[[int], dict[str, Tensor]],
+    rate: float | None = None,
+) -> None:
+    """So many updates of some parameters; ``loss`` gives the terms of a step's loss by name."""
     matrices = [p for name, p in named.items() if p.ndim > 1 and "cls_token" not in name]
     others = [p for name, p in named.items() if p.ndim <= 1 or "cls_token" in name]
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": recipe.decay}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.98)
     )
-    steps, sums = recipe.samples[number] // recipe.batch, {}
-    net.train()
+    sums: dict[str, float] = {}
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = recipe.rate * schedule(step, steps, 60)
-        view, rows = step % 2, np.sort(rng.choice(len(maps), recipe.batch, replace=False, p=frequency))
-        batch = {"label": cache("label", rows), "logits": cache(f"logit_{view}", rows)}
-        features = cache(f"F_{view}", rows)
-        wanted = maps[rows] if view == 0 else warp(maps[rows], cache("box", rows), SIZES["hard"] // 16)
-        places = some_places(wanted.flatten(1).shape, recipe.tokens)
-        seen = run_heads(net, features, places)
-        terms = losses(seen, nearly_mask(wanted.flatten(1)).gather(1, places), batch, recipe)
+            group["lr"] = (rate or recipe.rate) * schedule(step, steps, 60)
+        terms = loss(step)
         optimizer.zero_grad()
         sum(terms.values()).backward()  # type: ignore[union-attr]
         nn.utils.clip_grad_norm_(matrices + others, 1.0)
@@ -133,6 +112,28 @@ def train_heads(net: Any, cache: Cache, maps: Tensor, frequency: np.ndarray, rec
         if step % 50 == 49:
             say(f"step {step + 1} of {steps}: " + ", ".join(f"{name} {value:.3f}" for name, value in sums.items()))
             sums = {}
+
+
+def train_heads(net: Any, cache: Cache, maps: Tensor, frequency: np.ndarray, recipe: Recipe, number: int = 0) -> None:
+    """One round of training what is not the trunk, alternately on whole photos and hard views."""
+    rng = np.random.default_rng((recipe.seed, number))
+    torch.manual_seed(recipe.seed + number)
+
+    def loss(step: int) -> dict[str, Tensor]:
+        view, rows = step % 2, np.sort(rng.choice(len(maps), recipe.batch, replace=False, p=frequency))
+        batch = {"label": cache("label", rows), "logits": cache(f"logit_{view}", rows)}
+        wanted = maps[rows] if view == 0 else warp(maps[rows], cache("box", rows), SIZES["hard"] // 16)
+        places = some_places(wanted.flatten(1).shape, recipe.tokens)
+        seen = run_heads(net, cache(f"F_{view}", rows), places)
+        return losses(seen, nearly_mask(wanted.flatten(1)).gather(1, places), batch, recipe)
+
+    net.train()
+    fit(
+        {name: p for name, p in net.named_parameters() if p.requires_grad},
+        recipe.samples[number] // recipe.batch,
+        recipe,
+        loss,
+    )
     net.eval()
 
 

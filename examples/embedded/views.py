@@ -28,6 +28,12 @@ def collect(data: Path) -> list[tuple[Path, int]]:
     return photos
 
 
+def rarity(photos: list[tuple[Path, int]], rare: float) -> np.ndarray:
+    """How often each photo is drawn, (N,), sum 1: those outside the ten classes ``rare`` times as often."""
+    weights = np.array([1.0 if "ilsvrc-10" in path.parts else rare for path, _ in photos])
+    return weights / weights.sum()
+
+
 def hard_view(photo: Image.Image, other: Callable[[], Image.Image], draw: random.Random) -> tuple[Image.Image, Any]:
     """A crop, or the photo made small on another background; and (x0, y0, x1, y1, mirrored) in the photo's frame."""
     side = SIZES["hard"]
