@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import random
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -161,32 +159,3 @@ def _check_plain(value: Any, name: str) -> None:
             f"a checkpoint holds tensors, numbers and texts in dicts, lists and tuples, got {type(value).__name__} as "
             f"{name}; turn it into one of these"
         )
-
-
-def rng_state() -> dict[str, Any]:
-    """The states of all generators of random numbers: Python's, NumPy's, torch's, and those of all GPUs."""
-    kind, keys, place, has_gauss, gauss = np.random.get_state()
-    return {
-        "python": random.getstate(),
-        "numpy": (
-            str(kind),
-            torch.from_numpy(np.asarray(keys, dtype=np.int64)),
-            int(place),
-            int(has_gauss),
-            float(gauss),
-        ),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Put all generators back to what `rng_state` gave; GPUs that are not here are left out."""
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    for number, one in enumerate(state["cuda"][:count]):
-        torch.cuda.set_rng_state(one, number)

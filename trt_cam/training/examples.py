@@ -30,15 +30,12 @@ class Examples:
         The model's class of each row.
     classes
         Names of the data set's classes, by its own labels; numbers where it has no names.
-    unlabelled
-        How many photos of the data set show none of its classes and are left out.
     """
 
     data: DataSet
     rows: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
-    unlabelled: int = 0
 
     @classmethod
     def of(cls, data: DataSet, indices: npt.NDArray[np.int64] | None = None) -> Examples:
@@ -75,7 +72,7 @@ class Examples:
                 f"{quoted(names[present[0]])}"
             )
         known = labels[rows] if indices is None else _translated(data, rows, names, indices)
-        return cls(data, rows, known, names, len(labels) - len(rows))
+        return cls(data, rows, known, names)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -90,13 +87,7 @@ class Examples:
         return np.roll(same, -int(np.searchsorted(same, place)))
 
 
-def open_examples(
-    data: DataSet | str | os.PathLike[str],
-    *,
-    kind: str = "auto",
-    split: str | None = None,
-    indices: npt.NDArray[np.int64] | None = None,
-) -> Examples:
+def open_examples(data: DataSet | str | os.PathLike[str], *, kind: str = "auto", split: str | None = None) -> Examples:
     """All labelled photos of a data set or of a folder.
 
     Parameters
@@ -105,15 +96,13 @@ def open_examples(
         From ``load_dataset``, or its folder.
     kind, split
         As in ``load_dataset``, but of several splits "train" is taken where none is named.
-    indices
-        As in `Examples.of`.
     """
     if not isinstance(data, DataSet):
         reader = find_kind(Path(data), kind)
         if split is None and "train" in (there := reader.find(Path(data).expanduser())) and len(there) > 1:
             split = "train"
         data = load_dataset(Path(data), reader, split)
-    return Examples.of(data, indices)
+    return Examples.of(data)
 
 
 def split_off(examples: Examples, share: float, seed: int = 0) -> tuple[Examples, Examples]:

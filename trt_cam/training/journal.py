@@ -65,9 +65,7 @@ class Journal:
         if self._board is not None:
             self._board.add("epoch", self._last, values)
 
-    def pictures(
-        self, epoch: int, net: nn.Module, photos: Sequence[Path], labels: Sequence[int], *, method: Any = "auto"
-    ) -> Path | None:
+    def pictures(self, epoch: int, net: nn.Module, photos: Sequence[Path], labels: Sequence[int]) -> Path | None:
         """Draw up to 8 photos beside their heat maps and boxes, and leave the network as it was.
 
         Parameters
@@ -78,15 +76,13 @@ class Journal:
             As it is by now.
         photos, labels
             Files, and the class to look for in each.
-        method
-            As ``localize``.
 
         Returns
         -------
         The file; None where no photo could be read or explained.
         """
         shown, classes = list(photos[:MOST_PICTURES]), list(labels[:MOST_PICTURES])
-        results = iter_localize(shown, model=net, method=method, target=classes)
+        results = iter_localize(shown, model=net, target=classes)
         pairs = [_pair(one) for one in results if isinstance(one, Localization)]
         if not pairs:
             return None
