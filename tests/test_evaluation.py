@@ -199,7 +199,7 @@ def test_a_folder_is_of_one_run(data: Path, model: nn.Module, tmp_path: Path) ->
     for changed, said in (
         ({"methods": ["cam"]}, "methods"),
         ({"interval": 0.1}, "interval"),
-        ({"limit": 5}, "data"),
+        ({"limit": 5}, "data.photos"),
         ({"threads": 2}, "threads"),
     ):
         with pytest.raises(InputError, match=f"another run, whose {said} was"):
@@ -207,7 +207,7 @@ def test_a_folder_is_of_one_run(data: Path, model: nn.Module, tmp_path: Path) ->
     other = FAMILIES["vit"]()
     with torch.no_grad():
         next(other.parameters()).add_(1)
-    with pytest.raises(InputError, match="another run, whose model was"):
+    with pytest.raises(InputError, match="another run, whose model.weights was"):
         run(data, other, out=out, resume=True, limit=4)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")

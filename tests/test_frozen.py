@@ -18,6 +18,7 @@ from families import FAMILIES, image_size, no_onednn, shaken
 from PIL import Image
 from torch import Tensor, nn
 
+from trt_cam import runs
 from trt_cam.backbone import preprocessing
 from trt_cam.errors import DatasetError, InputError, OutputError, UnsupportedModelError
 from trt_cam.models.hybrid import TrunkCam, hybrid_vit
@@ -323,7 +324,7 @@ def test_another_cache_is_refused_in_one_line(tmp_path: Path, trainee: FrozenTra
     filled(place, FrozenTrainee(trained, SIZE), examples)  # what is trained is not what is kept
     for reason, more in {
         "trunk was": {"trainee": FrozenTrainee(other, SIZE)},
-        "view was": {"augment": "none"},
+        'view.augment was "crop", not "none"': {"augment": "none"},
         "views was 1, not 2": {"views": 2},
         "seed was 0, not 1": {"seed": 1},
         'precision was "fp32", not "bf16"': {"precision": "bf16"},
@@ -334,7 +335,7 @@ def test_another_cache_is_refused_in_one_line(tmp_path: Path, trainee: FrozenTra
         assert "\n" not in str(said.value)
     path = next((tmp_path / "photos").rglob("*.png"))
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**9))
-    with pytest.raises(InputError, match="holds another run, whose photos was"):
+    with pytest.raises(InputError, match="holds another run, whose photos was .*; delete it, and the same command"):
         filled(place, trainee, open_examples(tmp_path / "photos"))
 
 
@@ -354,6 +355,19 @@ def test_too_little_room_is_refused_before_anything_is_written(
     assert re.fullmatch(told, lines[-1])
     files = sum(path.stat().st_size for path in cache.parts.folder.iterdir())
     assert needed < files < needed + 1000 * len(cache.parts)  # beside their headers
+
+
+def test_a_disk_that_fills_up_meanwhile_is_named_as_the_reason(
+    tmp_path: Path, trainee: FrozenTrainee, examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    cache = filled(tmp_path / "cache", trainee, examples)
+    cache.parts.path(1).unlink()
+    monkeypatch.setattr(runs, "open", lambda _, mode: open("/dev/full", mode), raising=False)  # noqa: SIM115
+    with pytest.raises(OutputError, match=r"00000001.npy \(No space left on device\); what is done is kept"):
+        cache.fill(say=lambda _: None)
+    assert len(cache.parts.missing) == 1
 
 
 def test_values_beyond_half_precision_are_refused(tmp_path: Path, examples: Examples) -> None:

@@ -369,7 +369,7 @@ class TestFaults:
         ):
             with pytest.raises(InputError, match=f"another run, whose {said} was"):
                 run(data, model, whole, resume=True, **changed)
-        with pytest.raises(InputError, match="another run, whose model was"):
+        with pytest.raises(InputError, match="another run, whose model.name was"):
             run(data, FAMILIES["deit3"](num_classes=3), whole, resume=True)
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "thesis.tex").write_text("")

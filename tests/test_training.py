@@ -559,13 +559,21 @@ def test_a_loss_that_is_not_finite_stops_at_once(
     made, notes = loop(seeded(method), tmp_path, method, **usual | changes)
     with pytest.raises(TrtCamError, match=rf"at update {update} \(stage .*, epoch 1\): .*lower --lr") as caught:
         made.run()
-    assert f"rate of {changes['lr']:g} is likely too high" in str(caught.value)
+    assert f"rate of {changes['lr']:g} is likely too high: lower --lr, or add --clip 1 or --warmup 1" in str(
+        caught.value
+    )
     assert str(caught.value).endswith("the state of update 0 is kept")
     assert "\n" not in str(caught.value)
     assert len(notes.steps) == update - 1
     step, state = Checkpoints(tmp_path, say=pytest.fail).latest() or (None, {})
     assert step == 0
     assert all(one.isfinite().all() for one in state["model"].values())
+
+
+def test_what_is_done_against_divergence_is_not_advised(tmp_path: Path) -> None:
+    made, _ = loop(seeded(), tmp_path, lr=1e30, schedule="steps", optimizer="sgd", clip=1.0)
+    with pytest.raises(TrtCamError, match="too high: lower --lr; the state of update 0"):
+        made.run()
 
 
 def test_photos_that_are_not_finite_are_named_as_the_cause(tmp_path: Path) -> None:
@@ -705,7 +713,7 @@ def test_on_the_command_line(photos: Path, tmp_path: Path, capsys: pytest.Captur
     assert "holds this run already; add --resume" in capsys.readouterr().err
     assert main([*words, "--resume"]) == 0
     assert main([*words, "--resume", "--seed", "1"]) == 2
-    assert "holds another run" in capsys.readouterr().err
+    assert "holds another run, whose settings.seed was 0, not 1; give another folder" in capsys.readouterr().err
     assert main([*words[:-3], "--out", str(tmp_path / "other"), "--optimizer", "adamm"]) == 2
     assert "unknown optimizer 'adamm'" in capsys.readouterr().err
 
@@ -778,6 +786,7 @@ def test_a_damaged_checkpoint_costs_an_epoch(photos: Path, tmp_path: Path) -> No
         ({"mixup": 0.5, "freeze_backbone": True}, "mixup and cutmix need photos"),
         ({"mixup": 0.5, "batch": 5}, "even number"),
         ({"accumulate": 7}, "accumulate must be at most the 6 photos"),
+        ({"lr": math.inf}, "lr must be over 0 and finite, got inf"),
         ({"optimizer": "adamm"}, "unknown optimizer 'adamm'; did you mean .*adam"),
         ({"schedule": "plateau"}, "unknown schedule 'plateau'; there are steps, cosine"),
         ({"augment": "mirror"}, "augment must be"),
@@ -794,7 +803,7 @@ def test_what_does_not_go_together_is_said_first(
     with pytest.raises(InputError, match=said) as caught:
         train(photos, tmp_path / "run", settings.pop("method", "trt"), **settings)
     assert "\n" not in str(caught.value)
-    assert not list(tmp_path.rglob("*.pt"))
+    assert not list(tmp_path.rglob("*.*"))  # so that the corrected command can have the folder
 
 
 def test_data_that_cannot_be_trained_on(photos: Path, tmp_path: Path) -> None:

@@ -119,8 +119,10 @@ class Run:
         return read_part(self.path(number))
 
 
-def claim(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
+def claim(folder: Path, identity: Mapping[str, Any], *, resume: bool, instead: str = "give another folder") -> None:
     """Take a folder for a run: it must be empty, or hold this very run, which is to be gone on with.
+
+    ``instead`` is what to do if it holds another.
 
     Raises
     ------
@@ -133,7 +135,7 @@ def claim(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if record.exists():
-        check_same(record, held)
+        check_same(record, held, instead)
         if not resume:
             raise InputError(f"{folder} holds this run already; add --resume to go on, or give another folder")
     elif others := sorted(path.name for path in folder.iterdir()):
@@ -151,18 +153,24 @@ def read_part(path: Path) -> dict[str, NDArray[Any]]:
         raise DatasetError(f"{path} is damaged ({error}); delete it and go on with --resume") from None
 
 
-def check_same(record: Path, identity: dict[str, Any]) -> None:
-    """Refuse a folder that holds another run."""
+def check_same(record: Path, identity: dict[str, Any], instead: str = "give another folder") -> None:
+    """Refuse a folder that holds another run; what differs is named as finely as can be."""
     try:
         held = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{record} cannot be read ({error}); give another folder") from None
-    for name in [*identity, *held]:
-        if held.get(name) != identity.get(name):
-            was, now = (json.dumps(one.get(name))[:80] for one in (held, identity))
-            raise InputError(
-                f"{record.parent} holds another run, whose {name} was {was}, not {now}; give another folder"
-            )
+    if held != identity:
+        name, *values = difference(held, identity)
+        was, now = (json.dumps(value)[:80] for value in values)
+        raise InputError(f"{record.parent} holds another run, whose {name} was {was}, not {now}; {instead}")
+
+
+def difference(held: Any, identity: Any, name: str = "") -> tuple[str, Any, Any]:
+    """The first value in nested dicts that differs, by its name such as ``settings.first.lr``, and both of it."""
+    if not (isinstance(held, dict) and isinstance(identity, dict)):
+        return name, held, identity
+    inner = next(one for one in [*identity, *held] if held.get(one) != identity.get(one))
+    return difference(held.get(inner), identity.get(inner), f"{name}.{inner}".strip("."))
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:

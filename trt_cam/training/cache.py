@@ -125,7 +125,7 @@ class Cache:
         if needed := self.needed:
             self.check_room(needed, say)
         if self.world.rank == 0:
-            claim(self.folder, self.identity, resume=True)
+            claim(self.folder, self.identity, resume=True, instead="delete it, and the same command makes it again")
             with writing(self.folder):
                 self.parts.folder.mkdir(exist_ok=True)
                 for unfinished in self.parts.folder.glob(".*"):

@@ -18,7 +18,7 @@ from trt_cam.training.material import Site
 from trt_cam.training.networks import num_classes, parameter_groups
 from trt_cam.training.processes import Shared, on_cpu, summed
 from trt_cam.training.schedules import make_optimizer, make_schedule
-from trt_cam.training.settings import Settings, Sharing, Stage
+from trt_cam.training.settings import AUTHORS, Settings, Sharing, Stage
 from trt_cam.training.validation import Batches, validate
 from trt_cam.training.views import drawing
 
@@ -235,7 +235,12 @@ class Loop:
     def diverged(self, found: str, batch: Mapping[str, Tensor] | None = None) -> str:
         """Where training stopped, the likely cause, what to do, and what is left."""
         rate = max(group["lr"] for group in self.optimizer.param_groups)
-        cause = f"a learning rate of {rate:g} is likely too high: lower --lr, or add --clip 1 or --warmup 1"
+        tamers = {
+            "--clip 1": self.settings.clip,
+            "--warmup 1": self.settings.warmup or self.settings.schedule == AUTHORS,
+        }
+        more = " or ".join(name for name, there in tamers.items() if not there)
+        cause = f"a learning rate of {rate:g} is likely too high: lower --lr{more and f', or add {more}'}"
         if batch is not None and not all(one.isfinite().all() for one in batch.values()):
             cause = "the photos hold values that are not finite: check them"
         elif self.settings.precision == "fp16":

@@ -5,6 +5,7 @@ A part is one ``.npy`` of records, a row for each photo and a field for each ten
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,9 +85,11 @@ class Parts:
             if not np.isfinite(records[name]).all():
                 raise InputError(
                     f"finite values within {np.finfo(self.dtype[name].base).max:.3g} were needed of the trunk, got "
-                    f"up to {np.abs(values).max():.3g} in {name}; keep them in full precision: half=False"
+                    f"up to {np.abs(values).max():.3g} in {name}; train without freezing the backbone"
                 )
-        write_whole(self.path(number), lambda file: np.save(file, records, allow_pickle=False))
+        made = io.BytesIO()  # straight to a file numpy hides why it could not write
+        np.save(made, records, allow_pickle=False)
+        write_whole(self.path(number), lambda file: file.write(made.getbuffer()))
 
     def read(self, places: npt.NDArray[np.int64], view: int, names: Sequence[str]) -> dict[str, Tensor]:
         """Tensors (B, ...) of the photos at some places, in the precision that they are kept in.

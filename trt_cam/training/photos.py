@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -82,7 +83,7 @@ class PhotoBatches:
     workers
         Processes that read.
     unreadable : in [0, 1]
-        Share of the photos that may turn out unreadable before it is an error.
+        Share of the photos, rounded up, that may turn out unreadable before it is an error.
     say
         Told once of each photo that cannot be read.
 
@@ -157,7 +158,7 @@ class PhotoBatches:
             if row not in self.unreadable:
                 self.unreadable[row] = reason
                 self.say(f"{reason}; another photo of its class is taken instead")
-        if len(self.unreadable) > self.allowed * len(self.examples):
+        if len(self.unreadable) > math.ceil(self.allowed * len(self.examples)):
             raise DatasetError(
                 f"at most {self.allowed:.0%} of {len(self.examples)} photos may be unreadable, but "
                 f"{len(self.unreadable)} are by now; run `trt-cam data check` on {self.examples.data.root}"

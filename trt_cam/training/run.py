@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from trt_cam.evaluation.chosen import of_data, of_weights
 from trt_cam.localization import computing
 from trt_cam.models.weights import check_recipe, full_config, load_model, save_pretrained
 from trt_cam.pipeline import name_of
-from trt_cam.runs import claim
+from trt_cam.runs import RECORD, claim
 from trt_cam.training.checkpoints import Checkpoints
 from trt_cam.training.examples import Examples
 from trt_cam.training.journal import Journal
@@ -150,19 +150,29 @@ def train(
     material = gathered(source, method, settings)
     site = Site(Path(out), world, place, workers, say if world.rank == 0 else ignored)
     name = name_of(model, material.net)
-    begin(site, material, identity_of(material, name, settings, ways), resume=resume)
-    with computing(threads) if threads is not None else nullcontext():
+    threading = computing(threads) if threads is not None else nullcontext()
+    with taken(site, material, identity_of(material, name, settings, ways), resume=resume), threading:
         net, best = carried_out(material, settings, ways, site, progress, tensorboard=tensorboard)
     card = card_of(material, name, settings, ways, command, pretrained=pretrained)
     return finished(site, net, best, card)
 
 
-def begin(site: Site, material: Material, identity: Mapping[str, Any], *, resume: bool) -> None:
-    """Take the run's folder, and see that the network can be written in the end."""
+@contextmanager
+def taken(site: Site, material: Material, identity: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
+    """Take the run's folder, and see that the network can be written in the end.
+
+    The folder is given back if training fails before anything was made, so that the corrected command can have it.
+    """
     if site.world.rank == 0:
         check_recipe(full_config(material.net, None), material.net.state_dict())
         claim(site.folder, identity, resume=resume)
     site.world.wait()
+    try:
+        yield
+    except BaseException:
+        if site.world.rank == 0 and [path.name for path in site.folder.iterdir()] == [RECORD]:
+            (site.folder / RECORD).unlink()
+        raise
 
 
 def carried_out(
@@ -200,13 +210,13 @@ def ignored(_: str) -> None:
 
 def identity_of(material: Material, name: str, settings: Settings, ways: Ways) -> dict[str, Any]:
     """All that the result depends on; not how many processes there are, and how they share it."""
-    return {
+    return {  # what the caller chose before what follows from it: the first that differs is what is said
         "trt_cam": __version__,
-        "data": photos_of(material.examples),
-        "val": None if material.val is None else photos_of(material.val),
-        "model": {"name": name, "weights": of_weights(material.net)},
         **{key: value for key, value in asdict(ways).items() if key != "sharing"},
         "settings": asdict(settings),
+        "model": {"name": name, "weights": of_weights(material.net)},
+        "data": photos_of(material.examples),
+        "val": None if material.val is None else photos_of(material.val),
     }
 
 

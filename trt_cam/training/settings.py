@@ -6,6 +6,7 @@ lines it is run by; those that end in ``-paper`` what the paper's text says, and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
@@ -235,7 +236,7 @@ def check(settings: Settings) -> None:
     """Refuse values that cannot be trained with, each by its name."""
     for stage in (settings.first, settings.second):
         require(stage, "epochs", stage.epochs >= 1, "at least 1")
-        require(stage, "lr", stage.lr > 0, "over 0")
+        require(stage, "lr", 0 < stage.lr < math.inf, "over 0 and finite")
         require(stage, "steps", all(step >= 1 for step in stage.steps), "numbers of at least 1")
         require(stage, "smoothing", 0 <= stage.smoothing < 1, "in [0, 1)")
     require(settings, "u", 0 < settings.u <= 1, "in (0, 1]")
