@@ -408,7 +408,7 @@ def test_the_page_of_evaluations(data: Path, capsys: pytest.CaptureFixture[str])
     code = code.replace("part=", "size=64, part=")  # small, for speed
     names: dict[str, Any] = {"folder": data}
     exec(compile(code, "evaluation.md", "exec"), names)
-    assert capsys.readouterr().out.startswith("trt + affinity ") and names["chosen"]["cam"].source == "from-val"
+    assert capsys.readouterr().out.startswith("trt ") and names["chosen"]["cam"].source == "from-val"
     parser = build_parser()
     commands = [line for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL) for line in block.splitlines()]
     assert len(commands) == 7
@@ -422,7 +422,7 @@ class TestCommand:
         words += ["--part", "even", "--val-part", "odd", "--threshold", "from-val", "--out", str(tmp_path / "run")]
         assert main(words) == 0
         out = capsys.readouterr().out
-        assert "| trt + affinity | " in out and "| best centred square | " in out
+        assert "| trt | " in out and "| best centred square | " in out
         assert (tmp_path / "run" / "run" / "metrics.csv").exists()
         assert main(words) == 2
         assert "holds this run already; add --resume" in capsys.readouterr().err
