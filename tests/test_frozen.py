@@ -18,7 +18,6 @@ from families import FAMILIES, image_size, no_onednn, shaken
 from PIL import Image
 from torch import Tensor, nn
 
-from trt_cam import runs
 from trt_cam.backbone import preprocessing
 from trt_cam.errors import DatasetError, InputError, OutputError, UnsupportedModelError
 from trt_cam.models.hybrid import TrunkCam, hybrid_vit
@@ -357,17 +356,20 @@ def test_too_little_room_is_refused_before_anything_is_written(
     assert needed < files < needed + 1000 * len(cache.parts)  # beside their headers
 
 
-def test_a_disk_that_fills_up_meanwhile_is_named_as_the_reason(
-    tmp_path: Path, trainee: FrozenTrainee, examples: Examples, monkeypatch: pytest.MonkeyPatch
+def test_a_part_that_cannot_be_written_to_its_end_says_why(
+    tmp_path: Path, trainee: FrozenTrainee, examples: Examples
 ) -> None:
-    if not Path("/dev/full").exists():
-        pytest.skip("no /dev/full here")
+    resource = pytest.importorskip("resource")
     cache = filled(tmp_path / "cache", trainee, examples)
     cache.parts.path(1).unlink()
-    monkeypatch.setattr(runs, "open", lambda _, mode: open("/dev/full", mode), raising=False)  # noqa: SIM115
-    with pytest.raises(OutputError, match=r"00000001.npy \(No space left on device\); what is done is kept"):
-        cache.fill(say=lambda _: None)
-    assert len(cache.parts.missing) == 1
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"00000001.npy \(File too large\); what is done is kept"):
+            cache.fill(say=lambda _: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert cache.parts.missing == [1]
 
 
 def test_values_beyond_half_precision_are_refused(tmp_path: Path, examples: Examples) -> None:
