@@ -80,7 +80,7 @@ reports.
 
 ## Limits
 One main object a photo, of a class near ImageNet's; photos that look like photos. Small objects are found less well.
-The box is the largest region's. The learnt spread is better on the ten classes and worse on tiny photos of other classes
+The box is the largest region's. The learnt spread is better on the ten classes and worse on tiny photos of others
 (Tiny-ImageNet): for photos unlike the training's give `refine="affinity"`.
 Figures: `docs/results.md`; how it was made: `examples/make_embedded_model.py`.
 """
