@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from embedded.features import Cache, say
 from embedded.heads import train_heads
-from embedded.maps import carry, kept, standardising, teach_foreground
+from embedded.maps import carry, kept, standardising, stretch, teach_foreground
 from embedded.recipe import Recipe
 from embedded.rivals import rival
 from embedded.spreading import teach_spreading
@@ -70,15 +70,19 @@ class Photos:
             yield list(self.features[rows].float().split([*CHANNELS, 1280], dim=1)), self.labels[rows]
 
 
+def unseen(labels: Tensor) -> Tensor:
+    """Images for a network whose trunk answers from its kept features: nothing but it would look at them."""
+    return torch.zeros(()).expand(len(labels), 3, SIZES["whole"], SIZES["whole"])
+
+
 def explained(net: Any, names: list[str], photos: Photos) -> Maps:
     """Maps of explainers, which run the network from the trunk's features."""
     explainers = {name: trt_cam.create_explainer(name, net) for name in names}
     trunk = getattr(net, "backbone", net).patch_embed.trunk
     for stages, labels in photos.batches():
-        images = torch.zeros(()).expand(len(labels), 3, SIZES["whole"], SIZES["whole"])
         with answering(trunk, stages):
             for name, explain in explainers.items():
-                found = explain(images, labels)
+                found = explain(unseen(labels), labels)
                 yield name, found.logits, found.grid.detach()
                 yield f"{name} + affinity", found.logits, spread(found.grid.detach(), stages)
 
@@ -86,9 +90,8 @@ def explained(net: Any, names: list[str], photos: Photos) -> Maps:
 def localized(net: Any, photos: Photos, name: str) -> Maps:
     """M_T times M_C of a localizer, and M_T alone."""
     for stages, labels in photos.batches():
-        images = torch.zeros(()).expand(len(labels), 3, SIZES["whole"], SIZES["whole"])
         with torch.no_grad(), answering(net.backbone.patch_embed.trunk, stages):
-            out = net(images, labels)
+            out = net(unseen(labels), labels)
         yield name, out.logits, out.fused
         yield f"{name} + affinity", out.logits, out.m_t * spread(out.m_c, stages)
         yield f"{name}, M_T alone", out.logits, out.m_t
@@ -107,10 +110,7 @@ def of_trunk(photos: Photos, head: Any, mean: Tensor, std: Tensor) -> Maps:
 
 def spread(maps: Tensor, stages: list[Tensor]) -> Tensor:
     """One step of affinity over the trunk's middle stages."""
-    low = maps.flatten(1).amin(dim=1)[:, None, None]
-    return carry(
-        (maps - low) / (maps.flatten(1).amax(dim=1)[:, None, None] - low + 1e-9), torch.cat(stages[:-1], dim=1)
-    )
+    return carry(stretch(maps), torch.cat(stages[:-1], dim=1))
 
 
 def outcomes(maps: Maps, photos: Photos) -> dict[str, tuple[np.ndarray, np.ndarray]]:

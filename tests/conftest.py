@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 SHARED = "TRT_CAM_SHARED"
 torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
@@ -43,3 +44,16 @@ def generator() -> torch.Generator:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of photos for each of three classes, eight photos each, told apart by their colour."""
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for name, colour in (("blue", 2), ("green", 1), ("red", 0)):
+        (folder / name).mkdir()
+        for number in range(8):
+            pixels = rng.integers(0, 120, (40, 48, 3))
+            pixels[10:30, 12:36, colour] += 120
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
+    return folder

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import math
+import shutil
 import types
 from collections.abc import Iterator
 from functools import cache
@@ -17,17 +18,16 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 import trt_cam
 from trt_cam.cli import main
-from trt_cam.errors import DatasetError, InputError, TrtCamError
+from trt_cam.errors import DatasetError, InputError, OutputError, TrtCamError
 from trt_cam.models.official import official_name
 from trt_cam.models.trt import TRTLocalizer
 from trt_cam.models.tscam import TSCAMNet
 from trt_cam.models.weights import load_model
-from trt_cam.runs import World
+from trt_cam.runs import World, alone
 from trt_cam.training.checkpoints import Checkpoints
 from trt_cam.training.loop import Loop
 from trt_cam.training.losses import Mixing, classification_loss
@@ -614,23 +614,30 @@ def test_what_is_lent_frozen_stays_so(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- from folder to folder
 
 
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of eight photos, told apart by their colour."""
-    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    for name, colour in (("blue", 2), ("green", 1), ("red", 0)):
-        (folder / name).mkdir()
-        for number in range(8):
-            pixels = rng.integers(0, 120, (40, 48, 3))
-            pixels[10:30, 12:36, colour] += 120
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
-    return folder
-
-
 def train(photos: Path, out: Path, method: str = "trt", **settings: Any) -> Any:
     usual: dict[str, Any] = {"preset": "quick", "epochs": (2, 1), "batch": 6, "size": 32, "val_share": 0.25}
     usual |= {"pretrained": False, "threads": 1}
     return trt_cam.train(photos, settings.pop("model", "test_vit"), method, out=out, **usual | settings)
+
+
+def test_a_second_process_does_not_work_in_the_same_folder(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(photos, out, epochs=(1, 1))
+    before = sorted(out.rglob("*"))
+    with alone(out), pytest.raises(InputError, match="another process works in .* now; wait for it"):
+        train(photos, out, epochs=(1, 1), resume=True)
+    assert sorted(out.rglob("*")) == before  # its record too
+    train(photos, out, epochs=(1, 1), resume=True)
+
+
+def test_room_for_both_caches_is_asked_for_before_the_first_is_begun(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, 24_000))
+    with pytest.raises(OutputError, match=r"a cache of 18 photos needs 23 kB, and 8 kB besides for later, in"):
+        train(photos, tmp_path / "run", freeze_backbone=True, say=asked.append)
+    assert not any((tmp_path / "run").rglob("*.npy")) and len(asked) == 1
 
 
 def table(path: Path) -> list[dict[str, str]]:

@@ -10,10 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 from trt_cam.cli import main
@@ -42,19 +40,6 @@ train.Counter = Killer
 sys.stderr.isatty = lambda: True
 sys.exit(main(words))
 """
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of eight photos, told apart by their colour."""
-    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    for name, colour in (("blue", 2), ("green", 1), ("red", 0)):
-        (folder / name).mkdir()
-        for number in range(8):
-            pixels = rng.integers(0, 120, (40, 48, 3))
-            pixels[10:30, 12:36, colour] += 120
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
-    return folder
 
 
 def words(photos: Path, out: Path, *more: str) -> list[str]:

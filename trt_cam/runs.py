@@ -71,24 +71,7 @@ def own(device: Any) -> Any:
 
 
 class Run:
-    """A folder with the batches of one run.
-
-    Parameters
-    ----------
-    folder
-        Made if it is not there. An existing one must be empty, or hold this very run, which is then gone on with.
-    identity
-        What the results depend on, as JSON holds it.
-    resume
-        Whether to go on with a run that is there.
-
-    Raises
-    ------
-    InputError
-        The folder holds another run or other files, or this run while ``resume`` is False.
-    OutputError
-        It cannot be written.
-    """
+    """A folder with the batches of one run; arguments and errors as in `claim`, which process 0 does for all."""
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], *, resume: bool, world: World) -> None:
         self.folder, self.parts = folder, folder / "parts"
@@ -120,9 +103,18 @@ class Run:
 
 
 def claim(folder: Path, identity: Mapping[str, Any], *, resume: bool, instead: str = "give another folder") -> None:
-    """Take a folder for a run: it must be empty, or hold this very run, which is to be gone on with.
+    """Take a folder for a run.
 
-    ``instead`` is what to do if it holds another.
+    Parameters
+    ----------
+    folder
+        Made if it is not there. An existing one must be empty, or hold this very run, which is then gone on with.
+    identity
+        What the results depend on, as JSON holds it.
+    resume
+        Whether to go on with a run that is there.
+    instead
+        What to do if the folder holds another.
 
     Raises
     ------
@@ -142,6 +134,30 @@ def claim(folder: Path, identity: Mapping[str, Any], *, resume: bool, instead: s
         raise InputError(f"{folder} must be empty or hold this run, got {others[0]!r} in it; give another")
     else:
         write_whole(record, lambda file: file.write(json.dumps(held, indent=1).encode()))
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder that was claimed, so that no second run works in it meanwhile; let go however the process ends.
+
+    Raises
+    ------
+    InputError
+        Another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with open(folder / RECORD, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another process works in {folder} now; wait for it, or give another folder") from None
+        except OSError:
+            pass  # a file system without locks
+        yield
 
 
 def read_part(path: Path) -> dict[str, NDArray[Any]]:

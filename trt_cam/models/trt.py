@@ -174,9 +174,8 @@ class TRTLocalizer(Shareable, nn.Module):
         logits = tpsm_logits if ranked is None else ranked
         asked = logits.argmax(dim=1) if target is None else target(logits) if callable(target) else target
         m_c = self.class_maps(features, asked)
-        each = self.cam.spread(features, m_c[:, None] if m_c.ndim == 3 else m_c)  # (B, T, Gh, Gw)
-        evidence = each.view_as(m_c).relu() if self.relu else each.view_as(m_c)
-        fused = (m_t if m_c.ndim == 3 else m_t[:, None]) * evidence
+        evidence = self.cam.spread(features, m_c[:, None] if m_c.ndim == 3 else m_c)  # (B, T, Gh, Gw)
+        fused = (m_t[:, None] * (evidence.relu() if self.relu else evidence)).view_as(m_c)
         cam_logits = self.cam.logits(features)
         return TRTOutput(logits, tpsm_logits, cam_logits, m, keep, importance, m_t, m_c, fused)
 

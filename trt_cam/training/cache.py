@@ -103,13 +103,22 @@ class Cache:
         """Bytes of the parts that are missing."""
         return sum(len(self.parts.places(number)) for number in self.parts.missing) * self.parts.dtype.itemsize
 
-    def fill(self, *, epochs: Mapping[str, int] | None = None, workers: int = 0, say: Callable[[str], None]) -> None:
+    def fill(
+        self,
+        *,
+        epochs: Mapping[str, int] | None = None,
+        reserved: int = 0,
+        workers: int = 0,
+        say: Callable[[str], None],
+    ) -> None:
         """Make the parts that are missing; each process some of them.
 
         Parameters
         ----------
         epochs
             By stage, of the training that is to follow, to say how long all will take.
+        reserved
+            Bytes that the disk must have room for besides, for what is written later.
         workers
             Processes that read photos.
         say
@@ -123,7 +132,7 @@ class Cache:
             The folder holds another model's cache, other photos' or something else.
         """
         if needed := self.needed:
-            self.check_room(needed, say)
+            self.check_room(needed, reserved, say)
         if self.world.rank == 0:
             claim(self.folder, self.identity, resume=True, instead="delete it, and the same command makes it again")
             with writing(self.folder):
@@ -143,15 +152,16 @@ class Cache:
                 self.parts.write(number, self.trainee.record(batch["images"].to(self.device), self.precision))
         self.world.wait()
 
-    def check_room(self, needed: int, say: Callable[[str], None]) -> None:
-        """Say what the cache takes, in bytes, and refuse a disk that has less."""
+    def check_room(self, needed: int, reserved: int, say: Callable[[str], None]) -> None:
+        """Say what the cache takes, in bytes, and refuse a disk that has less than that and what is reserved."""
         place = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
         free, views = shutil.disk_usage(place).free, self.parts.views
         photos = f"{len(self.examples)} photos" + (f" in {views} views" if views > 1 else "")
         say(f"cache of {photos} in {self.folder}: {size(needed)} to write in {self.precision}, {size(free)} free")
-        if needed > free:
+        if needed + reserved > free:
+            besides = f", and {size(reserved)} besides for later," if reserved else ""
             raise OutputError(
-                f"a cache of {photos} needs {size(needed)} in {self.folder}, where {size(free)} are free; "
+                f"a cache of {photos} needs {size(needed)}{besides} in {self.folder}, where {size(free)} are free; "
                 "make room, give another place, or take fewer views or smaller images"
             )
 

@@ -155,9 +155,12 @@ def batches_of(
             found.append(photos(examples, one, settings, site, shuffle=not found))
     else:
         trainee = FrozenTrainee(net, prepare.size)
+        caches: list[Cache] = []
         for examples, one in sets:
             found.append(batches := cached(trainee, plan, examples, one, settings, site, shuffle=not found))
+            caches.append(batches.cache)
             settings = replace(settings, precision=batches.precision) if settings.precision == "auto" else settings
+        fill(caches, plan, site)
     return trainee, found[0], found[1] if len(found) > 1 else None, settings
 
 
@@ -185,7 +188,7 @@ def cached(
     *,
     shuffle: bool,
 ) -> CachedBatches:
-    """Batches of what the trunk gives of photos, which it is run on if it has not been."""
+    """Batches of what the trunk gives of photos, once their cache is filled."""
     world, seed = site.world, settings.seed
     stages = [*plan] if shuffle or "tpsm" not in plan else ["joint"]  # both branches are validated
     # before the work, for it refuses a batch that is larger than the data
@@ -201,9 +204,15 @@ def cached(
         precision="bf16" if settings.precision == "fp16" else settings.precision,
         world=world,
     )
-    epochs = {name: stage.epochs for name, stage in plan.items()} if shuffle else None
-    cache.fill(epochs=epochs, workers=site.workers, say=site.say)
     return CachedBatches(cache, order, trainee.reads(*stages))
+
+
+def fill(caches: Sequence[Cache], plan: Mapping[str, Stage], site: Site) -> None:
+    """Run the trunk over the photos of all caches; a disk without room for all is refused before the first is begun."""
+    epochs = {name: stage.epochs for name, stage in plan.items()}
+    for place, cache in enumerate(caches):
+        later = sum(one.needed for one in caches[place + 1 :])
+        cache.fill(epochs=None if place else epochs, reserved=later, workers=site.workers, say=site.say)
 
 
 def check_options(settings: Settings, ways: Ways, world: World, source: Source) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from trt_cam.evaluation.chosen import of_data, of_weights
 from trt_cam.localization import computing
 from trt_cam.models.weights import check_recipe, full_config, load_model, save_pretrained
 from trt_cam.pipeline import name_of
-from trt_cam.runs import RECORD, claim
+from trt_cam.runs import RECORD, alone, claim
 from trt_cam.training.checkpoints import Checkpoints
 from trt_cam.training.examples import Examples
 from trt_cam.training.journal import Journal
@@ -163,16 +163,19 @@ def taken(site: Site, material: Material, identity: Mapping[str, Any], *, resume
 
     The folder is given back if training fails before anything was made, so that the corrected command can have it.
     """
+    holding: AbstractContextManager[None] = nullcontext()
     if site.world.rank == 0:
         check_recipe(full_config(material.net, None), material.net.state_dict())
         claim(site.folder, identity, resume=resume)
+        holding = alone(site.folder)
     site.world.wait()
-    try:
-        yield
-    except BaseException:
-        if site.world.rank == 0 and [path.name for path in site.folder.iterdir()] == [RECORD]:
-            (site.folder / RECORD).unlink()
-        raise
+    with holding:
+        try:
+            yield
+        except BaseException:
+            if site.world.rank == 0 and [path.name for path in site.folder.iterdir()] == [RECORD]:
+                (site.folder / RECORD).unlink()
+            raise
 
 
 def carried_out(
