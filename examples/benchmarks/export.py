@@ -54,7 +54,7 @@ def ways(folder: Path, size: int) -> dict[str, Way]:
             return net.backbone(images())
 
     def heat() -> Any:
-        found = explain(images(), refine=net.config["refine"])
+        found = explain(images(), refine=net.config.get("refine"))
         return input_heat(found.evidence, frame_of((size, size), (size, size)))
 
     made = {half: export_onnx(None, folder / f"{half}.onnx", size=size, half=half) for half in (False, True)}
