@@ -266,3 +266,9 @@ def test_what_a_model_may_be(folder: Path) -> None:
 
 def test_every_error_is_one_of_ours() -> None:
     assert issubclass(WeightsError, TrtCamError) and issubclass(WeightsError, OSError)
+
+
+def test_the_folder_around_a_network_names_it(tmp_path: Path) -> None:
+    save_pretrained(TRTLocalizer("test_vit", 3), tmp_path / "run" / "model")
+    with pytest.raises(WeightsError, match=r"run has no config.json; pass .*run/model$"):
+        load_model(tmp_path / "run")

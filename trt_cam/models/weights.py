@@ -176,9 +176,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file() or not (folder / WEIGHTS).is_file():
         missing = CONFIG if not path.is_file() else WEIGHTS
+        inner = sorted(folder.glob(f"*/{WEIGHTS}"))  # a training's folder was given in place of its network's
         raise WeightsError(
             f"a folder with {CONFIG} and {WEIGHTS} was needed, but {folder} has no {missing}; "
-            "pass a folder that save_pretrained wrote"
+            f"pass {inner[0].parent if inner else 'a folder that save_pretrained wrote'}"
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
