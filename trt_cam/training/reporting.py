@@ -29,7 +29,7 @@ def card_of(
     examples, val, boxes = material.examples, material.val, ways.select == "boxes"
     told = f"{len(examples)} photos of {len(np.unique(examples.labels))} classes of `{where(examples.data)}`"
     by = "by MaxBoxAccV2, that is by boxes," if boxes else "by top-1 classification"
-    among = f"on {len(val)} photos of `{where(val.data)}` that are not trained on" if val else ""
+    among = f"on {len(val)} photos of {where(val.data)} that are not trained on" if val else ""
     labels = "Image labels" + ("; boxes of the validation photos chose the epoch." if boxes else " only.")
     made = ", ".join(f"{name}={value!r}" for name, value in asdict(ways).items())
     return {
