@@ -3,11 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo docs test test-all lint clean
 
 demo: $(READY)
 	$(BIN)/trt-cam localize trt_cam/assets/coffee.jpg --out demo.png
 	@echo "The picture with the box is $(CURDIR)/demo.png"
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
+	@echo "The site is $(CURDIR)/docs/_build/html/index.html"
 
 test: lint
 	$(BIN)/python -m pytest -q
@@ -28,4 +33,4 @@ $(READY): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache demo.png
+	rm -rf .venv build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache demo.png
