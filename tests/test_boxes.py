@@ -320,6 +320,24 @@ def test_iou_parity_of_inclusive_corners(data):
     np.testing.assert_allclose(box_iou(a[:6], b[:5]), numbers["iou_multi"], atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_iou_of_half_precision_boxes_is_computed_in_float32(generator, dtype):
+    corners = 4 * torch.randint(0, 256, (20, 2, 2), generator=generator)  # exact in both types, but areas are not
+    boxes = torch.cat([corners.amin(1), corners.amax(1)], dim=1)
+    found = box_iou(boxes.to(dtype), boxes.to(dtype))
+    assert found.dtype == dtype
+    assert torch.equal(found, box_iou(boxes.float(), boxes.float()).to(dtype))
+
+
+def test_iou_of_arrays_that_torch_does_not_take():
+    boxes = np.array([[0, 0, 2, 2], [1, 0, 3, 2]])
+    wanted = box_iou(boxes, boxes)
+    fixed = boxes.copy()
+    fixed.flags.writeable = False
+    for other in (boxes[::-1], np.asfortranarray(boxes)[::-1], fixed[::-1], boxes.astype(">i8")[::-1]):
+        assert np.array_equal(box_iou(other, boxes), wanted[::-1])
+
+
 def test_iou_of_nothing():
     assert box_iou(torch.zeros(0, 4), torch.ones(3, 4)).shape == (0, 3)
     assert box_iou(np.zeros((2, 4)), np.zeros((0, 4))).shape == (2, 0)
@@ -334,7 +352,11 @@ def test_iou_of_nothing():
         np.array([[2, 0, 1, 1]]),
         np.array([[0, 0, math.nan, 1]]),
         [[0, 0, 1, 1]],
+        np.array([["0", "0", "1", "1"]]),
+        np.array([[0, 0, 1, 1j]]),
+        np.zeros((1, 4), bool),
         torch.zeros(1, 4),
+        torch.zeros(1, 4, dtype=torch.bool),
     ],
 )
 def test_iou_refuses(boxes):

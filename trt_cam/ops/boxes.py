@@ -117,12 +117,15 @@ def box_iou(boxes1: Array, boxes2: Array) -> Array:
     first, second = _as_boxes(boxes1, "boxes1"), _as_boxes(boxes2, "boxes2")
     if isinstance(boxes1, Tensor) != isinstance(boxes2, Tensor):
         raise InputError("boxes1 and boxes2 must both be tensors or both be numpy arrays, got one of each")
+    kind = torch.promote_types(first.dtype, second.dtype)
+    wide = torch.promote_types(kind, torch.float32)  # float16 ends below the area of 256 x 256 pixels
+    first, second = first.to(wide), second.to(wide)
     near = torch.maximum(first[:, None, :2], second[None, :, :2])  # (M, N, 2)
     far = torch.minimum(first[:, None, 2:], second[None, :, 2:])
     inside = (far - near).clamp(min=0).prod(dim=-1)
     area1, area2 = ((boxes[:, 2:] - boxes[:, :2]).prod(dim=-1) for boxes in (first, second))
     union = area1[:, None] + area2[None, :] - inside
-    iou = inside / torch.where(union > 0, union, 1.0)
+    iou = (inside / torch.where(union > 0, union, 1.0)).to(kind)
     return iou if isinstance(boxes1, Tensor) else iou.numpy()
 
 
@@ -243,10 +246,15 @@ def _as_boxes(boxes: Tensor | NDArray[Any], name: str) -> Tensor:
     """(M, 4) floating, checked."""
     if not isinstance(boxes, (Tensor, np.ndarray)):
         raise InputError(f"{name} must be a tensor or a numpy array (M, 4), got {type(boxes).__name__}")
-    found = torch.as_tensor(boxes)
-    if found.ndim != 2 or found.shape[1] != 4 or found.dtype == torch.bool or found.is_complex():
-        raise InputError(f"{name} must be numbers (M, 4), got {found.dtype} {tuple(found.shape)}")
-    found = found if found.is_floating_point() else found.double()
+    if isinstance(boxes, Tensor):
+        numbers = boxes.dtype != torch.bool and not boxes.is_complex()
+    else:
+        numbers = boxes.dtype.kind in "fiu"
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not numbers:
+        raise InputError(f"{name} must be numbers (M, 4), got {boxes.dtype} {tuple(boxes.shape)}")
+    if not isinstance(boxes, Tensor):  # a copy: torch takes no view that runs backwards, and no foreign byte order
+        boxes = torch.from_numpy(boxes.astype(boxes.dtype.newbyteorder("="), order="C"))
+    found = boxes if boxes.is_floating_point() else boxes.double()
     if not bool((found[:, 2:] >= found[:, :2]).all()) or not bool(found.isfinite().all()):
         raise InputError(f"{name} must be finite boxes x0, y0, x1, y1 with x0 <= x1 and y0 <= y1; got one that is not")
     return found
