@@ -320,6 +320,7 @@ def test_formulas_refuse_what_does_not_fit():
         lambda: token_importance(m, keep, eps=math.nan),
         lambda: reattention_map(m[:, :3], keep, m),
         lambda: reattention_map(m, keep, m[:, :3]),
+        lambda: reattention_map(m, keep, m.tolist()),
         lambda: fuse_heads(torch.ones(3)),
         lambda: fuse_heads(torch.ones(1, 2, 3), "median"),
     ):

@@ -75,7 +75,7 @@ def test_both_refuse_bad_maps(maps):
 
 
 def test_resize_refuses_an_unknown_mode():
-    with pytest.raises(InputError, match="'bicubic' or 'bilinear', got 'area'"):
+    with pytest.raises(InputError, match="mode must be one of bicubic, bilinear, got 'area'"):
         resize(torch.ones(1, 2, 2), (4, 4), "area")
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trt_cam.errors import InputError
+from trt_cam.ops.precision import at_least_float32
 
 Forward = Callable[[Tensor], Tensor]
 Baseline = Literal["blur", "zero"]
@@ -219,8 +220,7 @@ def probability(forward: Forward, images: Tensor, target: Tensor, batch_size: in
     found = []
     with torch.no_grad():
         for start in range(0, len(images), batch_size):
-            logits = forward(images[start : start + batch_size])
-            chances = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
+            chances = at_least_float32(forward(images[start : start + batch_size])).softmax(dim=1)
             found.append(chances.gather(1, target[start : start + batch_size, None])[:, 0])
     return torch.cat(found)
 

@@ -1,4 +1,4 @@
-"""What the formulas of this folder demand of their arguments, each demand worded once."""
+"""What functions demand of their arguments, each demand worded once: here, and above by who asks for the same."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from trt_cam.errors import InputError
 from trt_cam.ops import _checks
+from trt_cam.ops.precision import at_least_float32
 
 SelectionMode = Literal["mass", "quantile", "topk", "fixed"]
 HeadFusion = Literal["mean", "max", "min"]
@@ -72,8 +73,7 @@ def cdf_threshold(m: Tensor, u: float, *, mode: SelectionMode = "mass") -> Tenso
         return m > torch.quantile(m, float(u), dim=1, keepdim=True)
     if mode == "fixed":
         return m > float(u) * m.amax(dim=1, keepdim=True)
-    if mode == "mass" and u >= 1:
-        # By the rule itself, rounding of the last sum would decide whether the last token is kept.
+    if mode == "mass" and u >= 1:  # by the rule itself, rounding of the last sum would decide about the last token
         return torch.ones_like(m, dtype=torch.bool)
     ordered, order = m.sort(dim=1, descending=True, stable=True)
     if mode == "mass":
@@ -135,8 +135,7 @@ def masked_attention(
     mask = selection_mask(keep, prefix=prefix)  # (B, 1, S, S)
     if eps > 0:
         scores = q @ k.transpose(-2, -1) * (q.shape[-1] ** -0.5 if scale is None else scale)  # (B, nh, S, S)
-        scores = scores if bias is None else scores + bias
-        return _leaky_softmax(scores, mask, eps, prefix).to(v.dtype) @ v
+        return _leaky_softmax(scores if bias is None else scores + bias, mask, eps, prefix).to(v.dtype) @ v
     allowed = mask if bias is None else bias.to(q.dtype).masked_fill(~mask, -math.inf)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=scale)
 
@@ -193,7 +192,7 @@ def token_importance(scores: Tensor, keep: Tensor, *, eps: float = 0.0) -> Tenso
     _checks.check_floating(scores, "scores", "B, N")
     _checks.check_keep(keep, tuple(scores.shape))
     _checks.check_range(eps, "eps", 0)
-    scores = _at_least_float32(scores).masked_fill(~keep, -math.inf)  # before exp: no inf * 0 in the gradient
+    scores = at_least_float32(scores).masked_fill(~keep, -math.inf)  # before exp: no inf * 0 in the gradient
     # The result does not depend on the shift, so it needs no gradient; an empty selection must not shift by -inf.
     shift = scores.detach().amax(dim=1, keepdim=True).masked_fill(~keep.any(dim=1, keepdim=True), 0.0)
     weights = (scores - shift).exp()
@@ -223,12 +222,18 @@ def reattention_map(m: Tensor, keep: Tensor, importance: Tensor, *, divide: bool
     (B, N)
         M_T: m where dropped, redistributed where kept; equal to m where nothing is kept.
 
+    Raises
+    ------
+    InputError
+        Shapes differ, ``keep`` is not bool, or the other two are not floating.
+
     Notes
     -----
     Weights that sum to 0 over a selection with tokens (scores so low that ``eps`` swallows them) give it no attention.
     """
     _checks.check_floating(m, "m", "B, N")
     _checks.check_keep(keep, tuple(m.shape))
+    _checks.check_floating(importance, "importance", "B, N")
     if importance.shape != m.shape:
         raise InputError(f"importance must have the shape of m, {tuple(m.shape)}, got {tuple(importance.shape)}")
     ratio = (m * keep).sum(dim=1, keepdim=True)
@@ -286,14 +291,10 @@ def _check_sequence(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, prefix: int) 
 
 def _leaky_softmax(scores: Tensor, mask: Tensor, eps: float, prefix: int) -> Tensor:
     """Eq. 8 in the authors' form; prefix columns take part neither in the row's maximum nor in the leak."""
-    scores = _at_least_float32(scores)
+    scores = at_least_float32(scores)
     leak = scores.new_full((scores.shape[-1],), eps / (scores.shape[-1] - prefix))
     if prefix:
         leak[:prefix] = 0.0
         scores = torch.cat([scores[..., :prefix].masked_fill(~mask[..., :prefix], -math.inf), scores[..., prefix:]], -1)
     weights = (scores - scores.amax(dim=-1, keepdim=True)).exp() * mask
     return (weights + leak) / (weights.sum(dim=-1, keepdim=True) + eps)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))

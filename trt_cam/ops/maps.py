@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from trt_cam.errors import InputError
-from trt_cam.ops._checks import check_count, check_finite
+from trt_cam.ops._checks import check_choice, check_count, check_finite
+from trt_cam.ops.precision import at_least_float32
 
 Interpolation = Literal["bicubic", "bilinear"]
+INTERPOLATIONS = get_args(Interpolation)  # here, since older versions of torch cannot trace the call
 
 
 def minmax(maps: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,7 +52,7 @@ def minmax(maps: Tensor) -> tuple[Tensor, Tensor]:
     >>> flat
     tensor([False,  True])
     """
-    maps = _checked(maps, "(..., H, W)", 2, 99)
+    maps = _checked(maps, "(..., H, W)", 2)
     low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
     span = high - low
     flat = span <= 64 * torch.finfo(maps.dtype).eps * torch.maximum(low.abs(), high.abs())
@@ -76,16 +79,16 @@ def resize(maps: Tensor, size: Sequence[int], mode: Interpolation = "bicubic") -
     Raises
     ------
     InputError
-        ``maps`` has another shape, no pixels, NaN or infinity, or ``size`` is not two positive integers.
+        ``maps`` has another shape, no pixels, NaN or infinity, ``size`` is not two positive integers, or ``mode`` is
+        neither of the two.
 
     Examples
     --------
     >>> resize(torch.tensor([[[0.0, 1.0]]]), (1, 4), "bilinear")
     tensor([[[0.0000, 0.2500, 0.7500, 1.0000]]])
     """
-    if mode not in ("bicubic", "bilinear"):
-        raise InputError(f"mode must be 'bicubic' or 'bilinear', got {mode!r}")
-    maps = _checked(maps, "(B, h, w)", 3, 3)
+    check_choice(mode, "mode", INTERPOLATIONS)
+    maps = _checked(maps, "(B, h, w)", 3, most=3)
     if not isinstance(size, Sequence) or len(size) != 2:
         raise InputError(f"size must be (height, width), got {size!r}")
     for side in size:
@@ -94,10 +97,11 @@ def resize(maps: Tensor, size: Sequence[int], mode: Interpolation = "bicubic") -
     return F.interpolate(maps[:, None], size=(H, W), mode=mode, align_corners=False)[:, 0]
 
 
-def _checked(maps: Tensor, axes: str, least: int, most: int) -> Tensor:
+def _checked(maps: Tensor, axes: str, least: int, most: float = math.inf) -> Tensor:
+    """Maps of ``least`` to ``most`` axes, in at least float32."""
     if not isinstance(maps, Tensor):
         raise InputError(f"maps must be a tensor {axes}, got {type(maps).__name__}")
     if not least <= maps.ndim <= most or not maps.is_floating_point() or 0 in maps.shape[-2:]:
         raise InputError(f"maps must be a floating tensor {axes} with pixels, got {maps.dtype} {tuple(maps.shape)}")
     check_finite(maps, "maps")
-    return maps.to(torch.promote_types(maps.dtype, torch.float32))
+    return at_least_float32(maps)
