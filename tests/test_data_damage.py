@@ -54,6 +54,7 @@ LINES = [
     ("cub", "test", "classes.txt", 2, "1 002.Laysan_Albatross", "class 1 002.Laysan_Albatross stands in a line before"),
     ("cub", "test", "image_class_labels.txt", 2, "2 3", "unknown class '3': it is not in classes.txt"),
     ("cub", "test", "image_class_labels.txt", 2, "2 one", "unknown class 'one'"),
+    ("cub", "test", "image_class_labels.txt", 2, "2 0", "unknown class '0'"),
     ("cub", "test", "image_class_labels.txt", 2, "9 1", "photo 9 does not stand in images.txt"),
     ("cub", "test", "image_class_labels.txt", 3, "2 1", "photo 2 has a label already"),
     ("cub", "test", "bounding_boxes.txt", 2, "2 0 0 39", "needs <number> <x> <y> <width> <height>, got '0 0 39'"),
@@ -114,6 +115,7 @@ LINES = [
     ("folders", "all", "boxes.csv", 1, "dog/a.jpg,1,2,3", "needs path,x0,y0,x1,y1, got 'dog/a.jpg,1,2,3'"),
     ("folders", "all", "boxes.csv", 2, "dog/a.jpg,1,2,3,x", "needs path,x0,y0,x1,y1, got 'dog/a.jpg,1,2,3,x'"),
     ("folders", "all", "boxes.csv", 1, "path,x0,y0,w,h", "needs the columns path,x0,y0,x1,y1, got 'path,x0,y0,w,h'"),
+    ("folders", "all", "boxes.csv", 2, f"{'a' * 200_000},1,2,3,4", "needs path,x0,y0,x1,y1, got 'aaa"),  # csv's limit
     ("folders", "all", "boxes.csv", 1, "dog/b.jpg,1,2,3,4", "'dog/b.jpg' is no photo of split all"),
     ("folders", "all", "boxes.csv", 1, "dog/../dog/a.jpg,1,2,3,4", "'dog/../dog/a.jpg' is no photo of split all"),
     ("folders", "all", "boxes.csv", 1, "dog/a.jpg,5,2,3,4", "dog/a.jpg: box 5 2 3 4 is inverted"),
@@ -161,6 +163,13 @@ def check(file: Path, line: int | None, said: str, photos: int, found: DataSet) 
             "has a document type or entities",
         ),
         (1, "<!DOCTYPE annotation><annotation>", 1, "has a document type or entities"),
+        (1, "<?xml version='1.0' encoding='gbk'?><annotation>", 1, "is in an encoding that is not read (multi-byte"),
+        (
+            1,
+            "<?xml version='1.0' encoding='none'?><annotation>",
+            1,
+            "not read (unknown encoding: none); save it as UTF",
+        ),
         (5, "<name>&a;</name>", 5, "is no whole XML (undefined entity)"),
     ],
 )
@@ -308,6 +317,14 @@ def test_a_photo_without_boxes_among_others(tmp_path: Path) -> None:
     assert found.counts()["without"] == 1
 
 
+def test_a_class_without_a_number_is_not_the_class_of_number_0(tmp_path: Path) -> None:
+    trees.cub(tmp_path)
+    write(tmp_path / "classes.txt", ["0 001.Black_footed_Albatross", "1 002.Laysan_Albatross"])
+    write(tmp_path / "image_class_labels.txt", ["1 0", "2 0", "3 1", "4 one"])
+    file = tmp_path / "image_class_labels.txt"
+    check(file, 4, "unknown class 'one': it is not in classes.txt", 2, *open_splits(tmp_path, split="test"))
+
+
 def test_cub_forgets(tmp_path: Path) -> None:
     trees.cub(tmp_path)
     write(tmp_path / "bounding_boxes.txt", ["1 0 0 1 1", "3 0 0 1 1", "4 0 0 1 1"])
@@ -374,6 +391,10 @@ class TestIlsvrcVal:
         photo(tmp_path / "val" / "n01440764" / "x.JPEG")
         (found,) = open_splits(tmp_path, split="val")
         check(tmp_path / "val" / f"{STEM}.JPEG", None, "lies in no class folder", 2, found)
+
+    def test_a_class_that_is_named_twice(self, tmp_path: Path) -> None:
+        file = write(trees.ilsvrc(tmp_path) / "LOC_synset_mapping.txt", [*trees.WNIDS, f"{trees.WNIDS[1]} again"])
+        check(file, 4, f"{trees.WNIDS[1]} stands in line 2 already", 3, *open_splits(tmp_path, split="val"))
 
     def test_a_folder_of_no_class(self, tmp_path: Path) -> None:
         trees.ilsvrc(tmp_path)

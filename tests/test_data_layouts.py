@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from trt_cam.data.catalog import KINDS, open_splits
 from trt_cam.data.problems import Report
 from trt_cam.data.samples import DataSet, Sample
 from trt_cam.data.table import Table
+from trt_cam.data.walk import scan
 from trt_cam.errors import DatasetError, InputError
 
 
@@ -168,13 +170,13 @@ class TestIlsvrc:
 
     def test_kaggle_names_all_classes(self, tmp_path: Path) -> None:
         trees.ilsvrc(tmp_path, "ILSVRC/Data/CLS-LOC", "ILSVRC/Annotations/CLS-LOC/val")
-        names = ["n00000001 an x, a y", *(f"{wnid} some thing" for wnid in WNIDS)]
+        names = [*(f"{wnid} some thing" for wnid in reversed(WNIDS)), "n00000001 an x, a y"]
         trees.write(tmp_path / "LOC_synset_mapping.txt", names)
         found = trt_cam.load_dataset(tmp_path, split="val")
         assert found.classes == ("n00000001", *WNIDS)
         assert found.labels().tolist() == [WNIDS.index(wnid) + 1 for wnid, _ in VAL.values()]
         (problem,) = found.problems()
-        assert str(problem) == f"{tmp_path / 'LOC_synset_mapping.txt'}:1: class n00000001 has no photo"
+        assert str(problem) == f"{tmp_path / 'LOC_synset_mapping.txt'}:4: class n00000001 has no photo"
 
     def test_val_alone_counts_the_classes_in_the_xml(self, tmp_path: Path) -> None:
         trees.ilsvrc(tmp_path, notes="bbox/val")
@@ -252,6 +254,33 @@ class TestFolders:
         trees.write(tmp_path / "mine.csv", ['"cat/a, b.jpg",1,2,3,4'])
         found = trt_cam.load_dataset(tmp_path / "tree", boxes=tmp_path / "mine.csv")
         assert found[0].boxes.tolist() == [[1, 2, 3, 4]]
+
+    def test_boxes_that_are_given_may_be_a_link(self, tmp_path: Path) -> None:
+        trees.photo(tmp_path / "tree" / "cat" / "a.jpg")
+        trees.write(tmp_path / "stored" / "v2.csv", ["cat/a.jpg,1,2,3,4"])
+        (tmp_path / "lists").mkdir()
+        (tmp_path / "lists" / "mine.csv").symlink_to(tmp_path / "stored" / "v2.csv")
+        found = trt_cam.load_dataset(tmp_path / "tree", boxes=tmp_path / "lists" / "mine.csv")
+        assert found[0].boxes.tolist() == [[1, 2, 3, 4]]
+
+    def test_boxes_of_other_splits_are_not_looked_for_one_by_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        trees.folders(tmp_path / "train")
+        trees.folders(tmp_path / "val")
+        scans: list[int] = []
+        for others in (1, 50):
+            trees.write(tmp_path / "boxes.csv", ["val/dog/a.jpg,5,6,7,8", *["train/dog/a.jpg,1,2,3,4"] * others])
+            count = [0]
+
+            def counted(*words: Any, count: list[int] = count) -> Any:
+                count[0] += 1
+                return scan(*words)
+
+            monkeypatch.setattr("trt_cam.data.folders.scan", counted)
+            assert trt_cam.load_dataset(tmp_path, split="val")[3].boxes.tolist() == [[5, 6, 7, 8]]
+            scans.append(count[0])
+        assert scans[0] == scans[1]
 
     def test_splits(self, tmp_path: Path) -> None:
         trees.folders(tmp_path / "train")
@@ -396,11 +425,15 @@ def test_a_folder_with_nothing_known_says_what_was_looked_for(tmp_path: Path) ->
     ("arguments", "options", "said"),
     [
         (["gone"], {}, "'.*gone' is no folder"),
+        (["a" * 300], {}, "'.*aaa' is no folder"),  # longer than the name of a file can be
+        (["a\0b"], {}, "is no folder"),
         (["", "cubs"], {}, "unknown kind of data set 'cubs'; known: auto, wsol, cub"),
         (["", "auto", "tset"], {}, "has no split 'tset'; it has train, test"),
         (["", "cub"], {}, "has the splits train, test; name one"),
         (["", "cub", "test"], {"photo_root": "x"}, "no option 'photo_root'; they have photos_root"),
         (["", "cub", "test"], {"photos_root": "x"}, "'x' is no folder"),
+        (["", "cub", "test"], {"photos_root": "~nobody-of-that-name/x"}, "'~nobody-of-that-name/x' is no folder"),
+        (["", "yolo"], {"photos_root": "x"}, "kind yolo have no option 'photos_root'; they have none"),
     ],
 )
 def test_wrong_arguments(tmp_path: Path, arguments: list[str], options: dict[str, str], said: str) -> None:

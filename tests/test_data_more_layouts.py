@@ -53,7 +53,7 @@ class TestTinyImageNet:
     @pytest.mark.parametrize(
         ("name", "line", "text", "said"),
         [
-            ("wnids.txt", 2, WNIDS[2], f"class {WNIDS[2]} stands in line 1 already"),
+            ("wnids.txt", 2, WNIDS[2], f"{WNIDS[2]} stands in line 1 already"),
             ("val/val_annotations.txt", 1, "val_0.JPEG\tn0\t1\t2\t3\t4", "unknown class 'n0': it is not in wnids.txt"),
             ("val/val_annotations.txt", 1, "val_0.JPEG", "needs <photo> <wnid> <x0> <y0> <x1> <y1>, got 'val_0.JPEG'"),
             ("val/val_annotations.txt", 1, f"val_0.JPEG\t{WNIDS[0]}\t1\t2\t3", "needs <photo> <wnid>"),
@@ -81,6 +81,17 @@ class TestTinyImageNet:
         trees.tiny(tmp_path)
         photo(tmp_path / "train" / "n9" / "images" / "x.JPEG")
         check(tmp_path / "train" / "n9", None, "unknown class n9: it is not in wnids.txt", 6, found)
+
+    def test_classes_that_lead_out_of_the_folder(self, tmp_path: Path) -> None:
+        root = trees.tiny(tmp_path / "inner" / "data")
+        (tmp_path / "inner" / "x").mkdir()
+        write(tmp_path / "x_boxes.txt", ["secret"])
+        edit(root / "wnids.txt", 4, "../../x")
+        name = root / "train" / "../../x" / "../../x_boxes.txt"
+        assert name.is_file()
+        (found,) = open_splits(root, split="train")
+        check(name, None, "needs a name below the data set's folder, but 'train/../../x/", 6, found)
+        assert "secret" not in " ".join(told(found))
 
 
 class TestVoc:
@@ -311,6 +322,20 @@ class TestYolo:
         file = trees.yolo(tmp_path) / "data.yaml"
         file.write_text(text)
         check(file, line, said, 2, *open_splits(tmp_path))
+
+    def test_photos_of_one_name_have_the_same_labels(self, tmp_path: Path) -> None:
+        trees.yolo(tmp_path)
+        photo(tmp_path / "images" / "train" / "a.png")
+        found = trt_cam.load_dataset(tmp_path)
+        ids = [f"a.{suffix}#{name}" for suffix in ("jpg", "png") for name in ("dog", "cat")]
+        assert [s.id for s in found][:4] == ids and found[0].boxes.tolist() == found[2].boxes.tolist()
+        assert clean(found)
+
+    def test_a_name_of_two_classes(self, tmp_path: Path) -> None:
+        file = write(trees.yolo(tmp_path) / "data.yaml", ["names: [cat, cat]"])
+        found = trt_cam.load_dataset(tmp_path)  # it can be used: the labels tell them apart
+        assert found.labels().tolist() == [1, 0, -1, -1]
+        assert told(found) == [f"{file}: class 1 cat has the name of class 0"]
 
     def test_no_names_and_labels_without_photos(self, tmp_path: Path) -> None:
         trees.yolo(tmp_path)

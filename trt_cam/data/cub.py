@@ -98,7 +98,7 @@ class _Lists:
         """Set the label of each photo."""
         seen: set[int] = set()
         for line, number, text in self.lines("image_class_labels.txt"):
-            label = classes.get(whole(text) or 0)
+            label = None if (named := whole(text)) is None else classes.get(named)
             if number not in self.rows:
                 self.say("image_class_labels.txt", line, f"photo {number} does not stand in images.txt")
             elif number in seen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class ClassFolders(DataSet):
     needs = "<class>/<photo>, or train/<class>/<photo> and so on"
 
     def __init__(self, root: str | Path, split: str | None = None, *, boxes: str | Path | None = None) -> None:
-        self.boxes = Path(boxes).expanduser() if boxes is not None else None
+        self.boxes = Path(os.path.expanduser(boxes)) if boxes is not None else None
         super().__init__(root, split)
 
     @classmethod
@@ -65,14 +66,15 @@ class ClassFolders(DataSet):
         path = self.boxes or self.root / "boxes.csv"
         if self.boxes is None and not path.is_file():
             return
-        folder = Folder(path.parent) if self.boxes is not None else Folder(self.root)
-        for line, values in _table_rows(folder, path.name, report):
+        there = path.resolve() if self.boxes is not None else path  # what is asked for by its path may be a link
+        others = set(self.splits()) - {self.split}
+        for line, values in _table_rows(Folder(there.parent), there.name, report):
             corners = numbers(values[1:])
             if len(values) != 5 or corners is None:
                 report(path, line, f"needs {','.join(_COLUMNS)}, got {quoted(','.join(values))}")
             elif values[0] in rows:
                 table.add_box(rows[values[0]], corners, (path, line))
-            elif values[0].partition("/")[0] not in set(self.splits()) - {self.split}:
+            elif values[0].partition("/")[0] not in others:
                 report(path, line, f"{quoted(values[0])} is no photo of split {self.split}")
 
 
@@ -84,11 +86,18 @@ def _holds_classes(folder: Folder) -> bool:
 def _table_rows(folder: Folder, name: str, report: Report) -> Iterator[tuple[int, list[str]]]:
     """Fields of each line of a CSV file after its heading, if it has one."""
     for count, (line, text) in enumerate(read_lines(folder, name, report)):
-        values = [value.strip() for value in next(csv.reader([text]))]
+        values = _fields(text)
         if count or numbers(values[1:]) is not None:
             yield line, values
         elif [value.lower() for value in values] != _COLUMNS:
             report(folder.at(name), line, f"needs the columns {','.join(_COLUMNS)}, got {quoted(text)}")
+
+
+def _fields(text: str) -> list[str]:
+    try:
+        return [value.strip() for value in next(csv.reader([text]))]
+    except csv.Error:  # a field over the limit of the reader
+        return [text]
 
 
 class Photos(DataSet):

@@ -6,7 +6,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from trt_cam.data.annotations import Annotation, read_annotation
-from trt_cam.data.lists import numbers, read_lines, whole
+from trt_cam.data.lists import first_words, numbers, read_lines, whole
 from trt_cam.data.problems import Folder, Report, ignore, quoted
 from trt_cam.data.samples import DataSet, existing_folder
 from trt_cam.data.table import Table
@@ -72,8 +72,9 @@ class Ilsvrc(DataSet):
 
     def _read_classes(self, table: Table, report: Report) -> dict[str, int]:
         if (self.root / _MAPPING).is_file():
-            for line, text in read_lines(Folder(self.root), _MAPPING, report):
-                table.add_class(text.split()[0], (self.root / _MAPPING, line))
+            lines = first_words(Folder(self.root), _MAPPING, report)
+            for wnid in sorted(lines):
+                table.add_class(wnid, (self.root / _MAPPING, lines[wnid]))
         for split in ("train", "val"):
             if not table.classes and self.photos.at(split).is_dir():
                 for wnid in filter(_WNID.fullmatch, scan(self.photos, split, report)[0]):

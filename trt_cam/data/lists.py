@@ -59,6 +59,17 @@ def read_bytes(folder: Folder, name: str, report: Report) -> bytes | None:
         return None
 
 
+def first_words(folder: Folder, name: str, report: Report) -> dict[str, int]:
+    """The first word of each line of a text file, and the line; a word that was there before is reported."""
+    found: dict[str, int] = {}
+    for line, text in read_lines(folder, name, report):
+        word = text.split()[0]
+        if word in found:
+            report(folder.at(name), line, f"{word} stands in line {found[word]} already")
+        found.setdefault(word, line)
+    return found
+
+
 def whole(text: str) -> int | None:
     """A whole number of at most nine digits; None for anything else."""
     return int(text) if _WHOLE.fullmatch(text) else None
@@ -137,6 +148,8 @@ def read_xml(folder: Folder, name: str, report: Report) -> Element | None:
         report(path, parser.CurrentLineNumber, "has a document type or entities, which are not read; take them out")
     except expat.ExpatError as error:
         report(path, error.lineno, f"is no whole XML ({expat.ErrorString(error.code)})")
+    except (LookupError, ValueError) as error:
+        report(path, 1, f"is in an encoding that is not read ({error}); save it as UTF-8")
     else:
         return top.children[0]
     return None

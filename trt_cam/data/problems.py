@@ -118,7 +118,7 @@ class Folder:
 
     def why_not(self, name: str) -> str:
         """Why a name is no file that may be opened; empty if it is one."""
-        if reason := self.leads_out(name):
+        if reason := unsafe(name) or self.leads_out(name):
             return reason
         try:
             mode = os.stat(self.at(name)).st_mode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -208,12 +209,14 @@ class DataSet(Sequence[Sample]):
 
 
 def existing_folder(path: str | Path) -> Path:
-    """A path that must be a folder."""
-    folder = Path(path).expanduser()
-    try:
-        there = folder.is_dir()
-    except ValueError:  # NUL
-        there = False
-    if not there:
+    """A path that must be a folder.
+
+    Raises
+    ------
+    InputError
+        It is none, or no path at all.
+    """
+    folder = Path(os.path.expanduser(path))  # pathlib's raises for users that are not known, and is_dir for long names
+    if not os.path.isdir(folder):
         raise InputError(f"{str(path)!r} is no folder; give the one that the data set was unpacked in")
     return folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trt_cam.data.lists import numbers, read_lines
+from trt_cam.data.lists import first_words, numbers, read_lines
 from trt_cam.data.problems import Folder, Report, ignore, quoted
 from trt_cam.data.samples import DataSet
 from trt_cam.data.table import Table
@@ -54,11 +54,7 @@ class TinyImageNet(DataSet):
                     report(self.photos.at(f"train/{wnid}"), None, f"unknown class {wnid}: it is not in {_CLASSES}")
 
     def _read_classes(self, table: Table, report: Report) -> dict[str, int]:
-        lines: dict[str, int] = {}
-        for line, wnid in read_lines(self.photos, _CLASSES, report):
-            if wnid in lines:
-                report(self.photos.at(_CLASSES), line, f"class {wnid} stands in line {lines[wnid]} already")
-            lines.setdefault(wnid, line)
+        lines = first_words(self.photos, _CLASSES, report)
         return {wnid: table.add_class(wnid, (self.photos.at(_CLASSES), lines[wnid])) for wnid in sorted(lines)}
 
     def _read_list(

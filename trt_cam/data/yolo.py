@@ -49,17 +49,21 @@ class Yolo(DataSet):
     def read(self, table: Table, report: Report) -> None:
         """Every picture, and the label file of its name."""
         table.source = self.photos.at("")
-        for name, place in _class_names(Folder(self.root), report):
-            table.add_class(name, place)
+        for name, (file, line) in _class_names(Folder(self.root), report):
+            if name in table.classes:
+                said = f"class {len(table.classes)} {name} has the name of class {table.classes.index(name)}"
+                report(file or table.source, line, said, fatal=False)
+            table.add_class(name, (file, line))
         labels = Folder(self.root, self._below)
         known = bool(table.classes)  # else every line would be of an unknown class
-        left = {name for name in _texts(labels, "") if known and PurePosixPath(name).name != "classes.txt"}
+        there = {name for name in _texts(labels, "") if known and PurePosixPath(name).name != "classes.txt"}
+        taken: set[str] = set()
         for photo in pictures(self.photos, "", report):
             name = str(PurePosixPath(photo).with_suffix(".txt"))
-            objects = _read_labels(labels, name, table, report) if name in left else []
-            left.discard(name)
+            objects = _read_labels(labels, name, table, report) if name in there else []
+            taken.add(name)
             add_objects(table, photo, (labels.at(name) if objects else None, None), objects, (1, 1))
-        for name in sorted(left):
+        for name in sorted(there - taken):
             report(labels.at(name), None, f"has no photo in {self.photos.at('')}", fatal=False)
 
 
