@@ -33,7 +33,7 @@ from trt_cam.explainers.perturbation import ScoreCAM
 from trt_cam.metrics.protocols import get_protocol
 from trt_cam.metrics.records import LocalizationResults
 from trt_cam.metrics.summary import figures
-from trt_cam.runs import World
+from trt_cam.runs import World, claim, read_part
 
 PHOTOS = 11
 
@@ -216,6 +216,29 @@ def test_a_folder_is_of_one_run(data: Path, model: nn.Module, tmp_path: Path) ->
     (out / "parts" / "00000001.npz").write_bytes(b"PK half of it")
     with pytest.raises(DatasetError, match=r"00000001.npz is damaged .*delete it and go on with --resume"):
         run(data, model, out=out, resume=True, limit=4)
+
+
+def test_a_damaged_part_is_never_anything_else(tmp_path: Path, rng: np.random.Generator) -> None:
+    part, arrays = tmp_path / "00000000.npz", {"a": np.arange(50), "b": np.array("text"), "c": rng.random((3, 9))}
+    np.savez_compressed(part, **arrays)  # type: ignore[arg-type]
+    before = part.read_bytes()
+    for at in range(before.index(b"PK\1\2")):  # all but the list of contents at its end, which nothing protects
+        part.write_bytes(before[:at] + bytes([before[at] ^ int(rng.integers(1, 256))]) + before[at + 1 :])
+        try:
+            found = read_part(part)
+        except DatasetError as error:
+            assert "is damaged" in str(error) and "\n" not in str(error)
+        else:
+            assert all(np.array_equal(found[name], values) for name, values in arrays.items())
+
+
+def test_what_differs_of_a_run_may_be_missing_there(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"data": {"ids": "x"}}')
+    with pytest.raises(InputError, match="another run, whose data.part was null, not null; give another folder"):
+        claim(tmp_path, {"data": {"ids": "x", "part": None}}, resume=True)
+    (tmp_path / "run.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"run.json should be the record of a run; give another folder"):
+        claim(tmp_path, {"data": 1}, resume=True)
 
 
 def test_a_full_disk_is_a_line_and_loses_nothing(

@@ -746,10 +746,10 @@ def test_refuses_to_pair_what_does_not_match(rng):
 
 def test_refuses_files_that_hold_something_else(tmp_path):
     kept = tmp_path / "kept.npz"
-    with pytest.raises(InputError, match="should be results that save"):
+    with pytest.raises(InputError, match="must be results that save"):
         LocalizationResults.load(tmp_path / "missing.npz")
     kept.write_bytes(b"PK\x03\x04 no")
-    with pytest.raises(InputError, match="should be results that save"):
+    with pytest.raises(InputError, match="must be results that save"):
         LocalizationResults.load(kept)
     np.savez(kept, a=np.arange(3))
     with pytest.raises(InputError, match="arrays of LocalizationResults.state"):
@@ -758,5 +758,25 @@ def test_refuses_files_that_hold_something_else(tmp_path):
     with pytest.raises(InputError, match="version 1 were needed, got version 99"):
         LocalizationResults.load(kept)
     np.savez(kept, **{name: array.astype(object) for name, array in one_photo().state().items()})
-    with pytest.raises(InputError, match="should be results that save"):
+    with pytest.raises(InputError, match="must be results that save"):
         LocalizationResults.load(kept)
+    for name, wrong in (("schema", np.array("one")), ("grid", np.array("wide")), ("thresholds", np.array(["a"]))):
+        np.savez(kept, **(one_photo().state() | {name: wrong}))
+        with pytest.raises(InputError, match="arrays of LocalizationResults.state"):
+            LocalizationResults.load(kept)
+
+
+def test_a_damaged_file_is_never_anything_else(rng, tmp_path):
+    kept, whole = tmp_path / "kept.npz", one_photo()
+    whole.save(kept)
+    before, refused = kept.read_bytes(), 0
+    for at in range(0, len(before), 3):
+        kept.write_bytes(before[:at] + bytes([before[at] ^ int(rng.integers(1, 256))]) + before[at + 1 :])
+        try:
+            found = LocalizationResults.load(kept).state()
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error) and len(str(error)) < 500
+        else:  # a date, or the mode of a file
+            assert all(np.array_equal(found[name], values) for name, values in whole.state().items())
+    assert refused > 500

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trt_cam.data.problems import quoted
 from trt_cam.errors import DatasetError, InputError, OutputError, TrtCamError
 
 RECORD = "run.json"
@@ -165,8 +164,8 @@ def read_part(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DatasetError(f"{path} is damaged ({error}); delete it and go on with --resume") from None
+    except Exception as error:  # the readers of damaged files raise nearly anything, and quote all of the file
+        raise DatasetError(f"{path} is damaged ({quoted(str(error))}); delete it and go on with --resume") from None
 
 
 def check_same(record: Path, identity: dict[str, Any], instead: str = "give another folder") -> None:
@@ -175,6 +174,8 @@ def check_same(record: Path, identity: dict[str, Any], instead: str = "give anot
         held = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{record} cannot be read ({error}); give another folder") from None
+    if not isinstance(held, dict):
+        raise InputError(f"{record} should be the record of a run; give another folder")
     if held != identity:
         name, *values = difference(held, identity)
         was, now = (json.dumps(value)[:80] for value in values)
@@ -185,7 +186,7 @@ def difference(held: Any, identity: Any, name: str = "") -> tuple[str, Any, Any]
     """The first value in nested dicts that differs, by its name such as ``settings.first.lr``, and both of it."""
     if not (isinstance(held, dict) and isinstance(identity, dict)):
         return name, held, identity
-    inner = next(one for one in [*identity, *held] if held.get(one) != identity.get(one))
+    inner = next(one for one in [*identity, *held] if held.get(one, ...) != identity.get(one, ...))
     return difference(held.get(inner), identity.get(inner), f"{name}.{inner}".strip("."))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -12,6 +11,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from trt_cam.data.problems import quoted
 from trt_cam.errors import DatasetError, InputError
 
 # By the share of the photo that the largest object covers: from the first number to below the second.
@@ -133,14 +133,17 @@ class Accumulator(ABC, Generic[Rows]):
         """
         wanted = [field.name for field in fields(cls.kind)]
         try:
-            if int(state["schema"]) != cls.schema:
-                raise InputError(f"results of version {cls.schema} were needed, got version {int(state['schema'])}")
+            if (schema := int(state["schema"])) != cls.schema:
+                raise InputError(f"results of version {cls.schema} were needed, got version {schema}")
             results = cls.from_head(state)
             if "index" in state:
                 rows = cls.kind(**{name: state[name] for name in wanted}).split()
                 results._rows = {int(row.index[0]): row for row in rows}  # type: ignore[misc]
-        except (KeyError, IndexError, TypeError) as error:
-            raise InputError(f"the arrays of {cls.__name__}.state() were needed, got others: {error!r}") from None
+        except InputError:
+            raise
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            came = f"others: {type(error).__name__}, {quoted(str(error))}"
+            raise InputError(f"the arrays of {cls.__name__}.state() were needed, got {came}") from None
         return results
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -160,8 +163,8 @@ class Accumulator(ABC, Generic[Rows]):
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 state = dict(arrays)
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{os.fspath(path)} should be results that save() wrote, got: {error}") from None
+        except Exception as error:  # the readers of damaged files raise nearly anything, and quote all of the file
+            raise InputError(f"{os.fspath(path)} must be results that save() wrote, got {quoted(str(error))}") from None
         return cls.from_state(state)
 
     def _put(self, row: Rows) -> None:
