@@ -8,7 +8,7 @@ from typing import Any
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def no_onednn() -> AbstractContextManager[None]:
@@ -53,6 +53,30 @@ def torchvision_vit(**_: Any) -> nn.Module:
 
     torch.manual_seed(0)
     return VisionTransformer(64, 16, num_layers=3, num_heads=3, hidden_dim=48, mlp_dim=96, num_classes=7).eval()
+
+
+class SmallCNN(nn.Module):
+    """A convolution to one place for 8 x 8 pixels and a ReLU in place, with the parts that timm's CNNs have."""
+
+    num_classes, num_features = 7, 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act, self.head = nn.Conv2d(3, 5, 8, 8), nn.ReLU(inplace=True), nn.Linear(5, 7)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.act(self.conv(x))
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        return self.head(x.mean((2, 3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def small_cnn() -> nn.Module:
+    torch.manual_seed(0)
+    return SmallCNN().eval()
 
 
 FAMILIES: dict[str, Callable[..., nn.Module]] = {

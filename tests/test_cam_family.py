@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from families import FAMILIES, image_size
+from families import FAMILIES, image_size, small_cnn
 from torch import Tensor, nn
 
 from trt_cam.errors import InputError, UnsupportedModelError
@@ -171,25 +171,7 @@ def test_layers_of_several_sizes_come_to_the_finest_grid() -> None:
 
 def test_relu_in_place_after_the_layer() -> None:
     """The activation is what the layer gave, not what the ReLU made of it, and a leaf may not be changed in place."""
-
-    class Net(nn.Module):
-        num_classes, num_features = 7, 5
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.act, self.head = nn.Conv2d(3, 5, 8, 8), nn.ReLU(inplace=True), nn.Linear(5, 7)
-
-        def forward_features(self, x: Tensor) -> Tensor:
-            return self.act(self.conv(x))
-
-        def forward_head(self, x: Tensor) -> Tensor:
-            return self.head(x.mean((2, 3)))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.forward_head(self.forward_features(x))
-
-    torch.manual_seed(0)
-    model, images = Net().double().eval(), images_of()
+    model, images = small_cnn().double(), images_of()
     a = model.conv(images).detach().requires_grad_()
     model.head(a.relu().mean((2, 3))).gather(1, TARGET[:, None]).sum().backward()
     assert a.grad is not None

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, image_size
+from families import FAMILIES, image_size, no_onednn, small_cnn
 from torch import Tensor, nn
 
 from trt_cam.errors import InputError, UnsupportedModelError
 from trt_cam.explainers import Explainer, create_explainer, list_explainers
 from trt_cam.explainers.asked import resolve_asked
 from trt_cam.models.trt import TRTLocalizer
+from trt_cam.models.tscam import TSCAMNet
 from trt_cam.observe import Observation
 from trt_cam.testing import ConformanceError, check_explainer, tiny_models
 from trt_cam.testing.checks import CHECKS, refused
@@ -410,10 +411,26 @@ def test_a_headless_model_asked_for_its_predicted_class() -> None:
             assert explain(images).grid.isfinite().all()
 
 
-def test_models_in_half_precision() -> None:
-    model: nn.Module = FAMILIES["vit"]().to(torch.float16)
-    images = torch.randn(1, 3, 64, 64).half()
-    for method in ("grad-cam", "rollout", "transformer-attribution", "cam", "eigen-cam"):
-        grid = create_explainer(method, model)(images, 1).grid
-        assert grid.dtype == torch.float32
-        assert grid.isfinite().all()
+LOWER: dict[str, tuple[Callable[[], nn.Module], torch.dtype, bool]] = {
+    "a transformer in float16": (lambda: FAMILIES["vit"]().half(), torch.float16, False),
+    "a CNN in float16": (lambda: small_cnn().half(), torch.float16, False),
+    "TS-CAM's network in float16": (lambda: TSCAMNet(FAMILIES["vit"]()).eval().half(), torch.float16, False),
+    "a transformer under autocast": (lambda: FAMILIES["vit"](), torch.float32, True),
+    "a CNN under autocast": (small_cnn, torch.float32, True),
+}
+
+
+@pytest.mark.parametrize("kind", LOWER)
+def test_maps_are_float32_at_least_whatever_a_model_runs_in(kind: str) -> None:
+    build, dtype, autocast = LOWER[kind]
+    model, images = build(), torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for method in METHODS:
+        try:
+            explain = create_explainer(method, model, **SMALL.get(method, {}))
+        except UnsupportedModelError:
+            continue
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast), no_onednn():
+            grid = explain(images.to(dtype), [1, 2]).grid
+        assert grid.dtype == torch.float32 and grid.isfinite().all(), method
+        if method in ("rollout", "rise", "score-cam", "ablation-cam", "ts-cam"):  # sums of many answers
+            assert (grid != grid.bfloat16()).any() and (grid != grid.half()).any(), f"{method} was rounded on its way"

@@ -12,7 +12,7 @@ from torch import Tensor
 from trt_cam.errors import InputError
 from trt_cam.explainers.base import Explainer
 from trt_cam.explainers.registry import register_explainer
-from trt_cam.observe import Observation, chunks, image_bytes, of_image, target_scores
+from trt_cam.observe import Observation, chunks, image_bytes, of_image, precisely, target_scores, wide
 
 
 @register_explainer
@@ -97,21 +97,23 @@ class RISE(Explainer):
 
     def grid(self, seen: Observation, target: Any) -> Tensor:
         H, W = seen.images.shape[-2:]
-        total = seen.images.new_zeros(len(seen.images), H, W)
+        total = wide(seen.images.new_zeros(len(seen.images), H, W))
         bits, shifts = self.drawn((H, W))
         for part in chunks(self.masks, image_bytes(seen.images)):
             masks = self.upsampled(bits[part], shifts[part], (H, W)).to(seen.images)  # (n, H, W)
             for image, x in enumerate(seen.images):
                 logits = seen.forward(x * masks[:, None])
-                values = logits.softmax(dim=1) if isinstance(target, Tensor) else logits
+                values = wide(logits).softmax(dim=1) if isinstance(target, Tensor) else logits
                 scores = target_scores(values, of_image(target, image, len(masks)))
-                total[image] += torch.einsum("n,nhw->hw", scores.to(masks), masks)
+                with precisely(scores):
+                    total[image] += torch.einsum("n,nhw->hw", scores.to(total), masks.to(total))
         return pooled(total / (self.masks * self.p), seen)
 
     def drawn(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Bits (n, cells, cells) and shifts (n, 2) of all masks."""
         generator = torch.Generator().manual_seed(self.seed)
-        bits = (torch.rand(self.masks, self.cells, self.cells, generator=generator) < self.p).float()
+        drawn = torch.rand(self.masks, self.cells, self.cells, generator=generator, dtype=torch.float32)
+        bits = (drawn < self.p).float()
         shifts = [torch.randint(-(-side // self.cells), (self.masks,), generator=generator) for side in size]
         return bits, torch.stack(shifts, dim=1)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from trt_cam.errors import InputError
 from trt_cam.explainers.base import Explainer
 from trt_cam.explainers.registry import register_explainer
-from trt_cam.observe import Layer, Observation, Reshape, chunks, image_bytes, of_image, target_scores
+from trt_cam.observe import Layer, Observation, Reshape, chunks, image_bytes, of_image, precisely, target_scores
 
 EPS = 1e-8  # added to a channel's range, as in pytorch-grad-cam
 
@@ -49,7 +49,8 @@ class ChannelMethod(Explainer):
         maps = []
         for image, channels in enumerate(activation):
             weights = self.weights(seen, target, image, self.tried(channels), channels)
-            maps.append(torch.einsum("d,dhw->hw", weights.to(channels), channels))
+            with precisely(channels):
+                maps.append(torch.einsum("d,dhw->hw", weights.to(channels), channels))
         return torch.stack(maps)
 
     def tried(self, activation: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -100,6 +100,9 @@ class TPSM(nn.Module):
         fusion = torch.einsum("bn,bnd->bd", importance.to(tokens.dtype), tokens[:, prefix:])
         return fusion, importance, keep
 
+    if TYPE_CHECKING:  # what torch says of every module is Any
+        __call__ = forward
+
     def scores(self, tokens: Tensor, keep: Tensor, block_args: dict[str, Any]) -> Tensor:
         """What the scoring block says of every patch, (B, N)."""
         prefix = tokens.shape[1] - keep.shape[1]
@@ -135,7 +138,8 @@ class ConvHead(nn.Conv2d):
         """Spatial mean of every class map: (B, D, Gh, Gw) to (B, K)."""
         Gh, Gw = features.shape[-2:]
         sums = window_sums(window_sums(features, 2), 3)  # (B, D, 3, 3)
-        return F.linear(sums.flatten(1) / (Gh * Gw), self.weight.flatten(1), self.bias)
+        bias = None if self.bias is None else self.bias.to(sums.dtype)
+        return F.linear(sums.flatten(1) / (Gh * Gw), self.weight.flatten(1).to(sums.dtype), bias)
 
     def maps(self, features: Tensor, target: Tensor) -> Tensor:
         """Maps of the asked classes, signed: ``target`` (B, T) to (B, T, Gh, Gw).
@@ -144,7 +148,7 @@ class ConvHead(nn.Conv2d):
         convolution with groups it would take ten times as long.
         """
         (B, T), (Gh, Gw) = target.shape, features.shape[-2:]
-        weight = self.weight[target].flatten(3).flip(3)  # (B, T, D, 9), from the giver's side
+        weight = self.weight[target].to(features.dtype).flatten(3).flip(3)  # (B, T, D, 9), from the giver's side
         given = weight.transpose(2, 3).flatten(1, 2) @ features.flatten(2)  # (B, 9 T, N)
         maps = F.fold(given.unflatten(1, (T, 9)).flatten(0, 1), (Gh, Gw), kernel_size=3, padding=1).view(B, T, Gh, Gw)
         return maps if self.bias is None else maps + self.bias[target][..., None, None]

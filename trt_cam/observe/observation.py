@@ -191,11 +191,11 @@ class Observation:
         return as_map(activation, self.backbone, self.grid_size, image, name or self.layer, reshape)
 
     def class_map(self, features: Tensor, target: Tensor) -> Tensor:
-        """Evidence for the target at each position of features (B, D, Gh, Gw): (B, Gh, Gw)."""
-        if self.head is not None:
-            return self.head.maps(features, target[:, None])[:, 0]
-        with quiet_pass(self.backbone.model, self.images):
-            return class_evidence(self.backbone, features, target, self.layout)
+        """Evidence for the target at each position of features (B, D, Gh, Gw): (B, Gh, Gw), at least float32."""
+        with quiet_pass(self.backbone.model, self.images), precisely(features):
+            if self.head is not None:
+                return self.head.maps(features, target[:, None])[:, 0]
+            return wide(class_evidence(self.backbone, features, target, self.layout))
 
     def normed(self, tokens: Tensor) -> Tensor:
         """Tokens (B, S, D) after the model's last norm, the patches as (B, D, Gh, Gw)."""
@@ -228,8 +228,11 @@ def shares(rows: Tensor) -> Tensor:
 
 
 def target_scores(logits: Tensor, target: Target) -> Tensor:
-    """What is explained, (B,): the logit of the target, or what its callable says of an image's logits, of (B, K)."""
+    """What is explained of logits (B, K): the logit of the target, or what its callable says of an image's logits.
+
+    (B,), at least float32: methods add scores up.
+    """
     if isinstance(target, Tensor):
-        return logits.gather(1, target[:, None].clone())[:, 0]
+        return wide(logits.gather(1, target[:, None].clone())[:, 0])
     scorings = [target] * len(logits) if callable(target) else target
-    return torch.stack([scoring(one) for scoring, one in zip(scorings, logits, strict=True)])
+    return wide(torch.stack([scoring(one) for scoring, one in zip(scorings, logits, strict=True)]))
