@@ -97,14 +97,16 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name in _MODULES:
-        return import_module(f"trt_cam.{name}")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'trt_cam' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value  # the second use is an ordinary lookup
-    return value
+if not TYPE_CHECKING:  # type checkers know the names above, and no other
+
+    def __getattr__(name: str) -> object:
+        if name in _MODULES:
+            return import_module(f"trt_cam.{name}")
+        if name not in _HOMES:
+            raise AttributeError(f"module 'trt_cam' has no attribute {name!r}")
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value  # the second use is an ordinary lookup
+        return value
 
 
 def __dir__() -> list[str]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import repeat
-from typing import Any
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -23,10 +23,34 @@ from trt_cam.results import Localization as Localization
 from trt_cam.targets import resolve_targets
 
 
+class Options(TypedDict, total=False):
+    """What `localize` takes beside photos and model, for type checkers."""
+
+    method: Any
+    target: Any
+    refine: str | None
+    threshold: float | None
+    boxes: Select
+    fit: Fit
+    size: int | tuple[int, int] | None
+    device: str | torch.device | None
+    batch_size: int
+
+
+Model = str | os.PathLike[str] | nn.Module | None
+
+
+# A string is a sequence of strings too: the first signature is meant for it.
+@overload
+def localize(images: Source, *, model: Model = ..., **options: Unpack[Options]) -> Localization: ...  # type: ignore[overload-overlap]
+@overload
+def localize(
+    images: Tensor | Sequence[Source], *, model: Model = ..., **options: Unpack[Options]
+) -> list[Localization]: ...
 def localize(
     images: Source | Tensor | Sequence[Source],
     *,
-    model: str | os.PathLike[str] | nn.Module | None = None,
+    model: Model = None,
     method: Any = "auto",
     target: Any = None,
     refine: str | None = "default",
@@ -84,7 +108,7 @@ def localize(
 def iter_localize(
     photos: Iterable[Source] | Tensor,
     *,
-    model: str | os.PathLike[str] | nn.Module | None = None,
+    model: Model = None,
     method: Any = "auto",
     target: Any = None,
     device: str | torch.device | None = None,
@@ -130,7 +154,7 @@ class BatchLocalizer:
     def __init__(
         self,
         *,
-        model: str | os.PathLike[str] | nn.Module | None = None,
+        model: Model = None,
         method: Any = "auto",
         target: Any = None,
         refine: str | None = "default",

@@ -8,8 +8,8 @@ Re-attention map M_T (Eq. 9 and 10) times class map M_C is the result (Eq. 3).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack, overload
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,11 @@ from trt_cam.models.heads import TPSM, CamBranch
 from trt_cam.models.sharing import Shareable
 from trt_cam.observe import check_images, rewrite_last_block, wide
 from trt_cam.ops.attention import SelectionMode, fuse_heads, reattention_map
+
+if TYPE_CHECKING:
+    from trt_cam.data.photos import Source
+    from trt_cam.localization import Options
+    from trt_cam.results import Localization
 
 CamFrom = Literal["penultimate-input", "penultimate-output"]
 
@@ -152,7 +157,7 @@ class TRTLocalizer(Shareable, nn.Module):
         parts = describe(self.backbone)
         grid_size = parts.grid_size(*images.shape[-2:])
         scored: dict[str, Any] = {}
-        chosen = {} if u is None else {"u": u, "mode": mode}
+        chosen: dict[str, Any] = {} if u is None else {"u": u, "mode": mode}
 
         def rewrite(rows: list[Tensor], tokens: Tensor, block_args: dict[str, Any]) -> Tensor:
             m = preliminary_map(rows, parts.prefix)
@@ -191,6 +196,22 @@ class TRTLocalizer(Shareable, nn.Module):
         maps = wide(self.cam.maps(features, target[:, None] if target.ndim == 1 else target))
         return maps[:, 0] if target.ndim == 1 else maps
 
+    if TYPE_CHECKING:  # what torch says of every module is Any
+
+        def __call__(
+            self,
+            images: Tensor,
+            target: Tensor | Callable[[Tensor], Tensor] | None = None,
+            *,
+            u: float | None = None,
+            mode: SelectionMode | None = None,
+            re_attention: bool = True,
+        ) -> TRTOutput: ...
+
+    @overload
+    def localize(self, photos: Source, **settings: Unpack[Options]) -> Localization: ...  # type: ignore[overload-overlap]
+    @overload
+    def localize(self, photos: Tensor | Sequence[Source], **settings: Unpack[Options]) -> list[Localization]: ...
     def localize(self, photos: Any, **settings: Any) -> Any:
         """``trt_cam.localize(photos, model=self, ...)``."""
         from trt_cam.localization import localize
