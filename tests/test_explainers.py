@@ -218,6 +218,18 @@ def test_trt_is_the_localizers_product_and_its_refinement_spreads_the_class_map(
     assert not torch.allclose(spread, out.m_c)
 
 
+@pytest.mark.parametrize("cam", ["branch", None])
+@pytest.mark.parametrize("refine", [None, "affinity"])
+def test_trt_for_several_targets_is_each_alone(refine: str | None, cam: str | None) -> None:
+    net = TRTLocalizer(FAMILIES["vit"](), cam=cam).eval()  # type: ignore[arg-type]
+    images = images_for(net.backbone).float()
+    explain = create_explainer("trt", net)
+    for targets in ([[1, 6], [2, 0]], [[1, 6, 3], [2, 0, 5]]):  # as many as images: no axis is taken for another
+        many = explain(images, targets, refine=refine).grid
+        alone = [explain(images, list(one), refine=refine).grid for one in zip(*targets, strict=True)]
+        torch.testing.assert_close(many, torch.stack(alone, dim=1), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("refine", [None, "affinity"])
 def test_trt_with_another_selection_is_another_localizer(refine: str | None) -> None:
     net, images = TRTLocalizer(FAMILIES["vit"]()).eval(), None

@@ -79,6 +79,11 @@ class BoundExplainer:
             "trt" in self.explainer.requires or (self.explainer.heads and self.localizer.cam is not None)
         )
 
+    @property
+    def has_maps_of_all_targets(self) -> bool:
+        """Whether one observation holds the maps of several targets of an image: a localizer's CAM branch made them."""
+        return self.reads_localizer and self.localizer is not None and self.localizer.cam is not None
+
     def __call__(
         self,
         images: Tensor,
@@ -159,7 +164,7 @@ class BoundExplainer:
 
         For several layers it is the mean of their maps in [0, 1], brought to the finest grid, as in pytorch-grad-cam.
         """
-        if isinstance(target, Tensor) and target.ndim == 2 and not self.reads_localizer:
+        if isinstance(target, Tensor) and target.ndim == 2 and not self.has_maps_of_all_targets:
             return torch.stack([self.map(seen, one, refine) for one in target.unbind(1)], dim=1)
         if len(seen.layers) < 2:
             return self.layer_map(seen, target, refine)

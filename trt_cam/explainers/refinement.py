@@ -49,7 +49,9 @@ class TRT(Explainer):
 
     def refined(self, seen: Observation, target: Tensor, spread: Callable[[Tensor], Tensor]) -> Tensor:
         out = seen.output
-        return spread(out.m_t) if out.m_c is None else out.m_t * spread(out.m_c)
+        if out.m_c is None:
+            return spread(out.m_t)
+        return (out.m_t if out.m_c.ndim == 3 else out.m_t[:, None]) * spread(out.m_c)  # (B, Gh, Gw) or (B, T, Gh, Gw)
 
     def source(self, seen: Observation) -> str:
         return "no class: M_T alone" if seen.output.m_c is None else "the trained CAM branch"
