@@ -127,17 +127,31 @@ def test_bad_input() -> None:
     model, images, heat = model_and_images()
     with pytest.raises(InputError, match=r"use explanation\.resize"):
         insertion(model, images, heat[:, :32], TARGET)
-    with pytest.raises(InputError, match="finite heat"):
+    with pytest.raises(InputError, match="heat must be finite"):
         deletion(model, images, heat / 0 * 0, TARGET)
-    with pytest.raises(InputError, match="one target for each of 2 images"):
+    with pytest.raises(InputError, match="target must be one for each of 2 images"):
         average_drop(model, images, heat, TARGET[:1])
     with pytest.raises(InputError, match="baseline must be"):
         insertion(model, images, heat, TARGET, baseline="grey")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="boxes for each image"):
+    with pytest.raises(InputError, match=r"each of its maps, got \(2, 64, 64\) and 1"):
         pointing_game(heat, [[[0, 0, 1, 1]]])
-    with pytest.raises(InputError, match="x0 < x1"):
+    with pytest.raises(InputError, match="with x0 < x1"):
         energy_in_box(heat, [[[0, 0, 0, 1]], [[0, 0, 1, 1]]])
-    with pytest.raises(InputError, match="steps and batch_size"):
+    for corner in (float("nan"), float("inf")):
+        with pytest.raises(InputError, match="boxes must be finite, .* with x0 < x1"):
+            pointing_game(heat, [[[0, 0, corner, 1]], [[0, 0, 1, 1]]])
+    with pytest.raises(InputError, match="tolerance must be a number at least 0, got -1"):
+        pointing_game(heat, [[[0, 0, 1, 1]]] * 2, tolerance=-1)
+    with pytest.raises(InputError, match="steps must be an integer of at least 1, got 0"):
         insertion(model, images, heat, TARGET, steps=0)
+    for measure in (insertion, deletion, average_drop):
+        with pytest.raises(InputError, match="batch_size must be an integer of at least 1, got 0"):
+            measure(model, images, heat, TARGET, batch_size=0)
+    with pytest.raises(InputError, match="samples must be an integer of at least 1, got 0"):
+        max_sensitivity(lambda x: x[:, 0], images, samples=0)
+    with pytest.raises(InputError, match="radius must be a number above 0, got 0"):
+        max_sensitivity(lambda x: x[:, 0], images, radius=0)
+    with pytest.raises(InputError, match="at least one image was needed"):
+        average_drop(model, images[:0], heat[:0], TARGET[:0])
     with pytest.raises(InputError, match="one class for each image"):
         faithfulness(create_explainer("grad-cam", model), images, lambda logits: logits[0])

@@ -2,18 +2,20 @@
 
 All take heat (B, H, W) at the size of the model's input and answer with one number for each image, (B,). A ``forward``
 is a function from images (n, 3, H, W) to logits (n, K); it is called with at most ``batch_size`` images.
+What does not fit together, or is not finite, is an `InputError`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from trt_cam.errors import InputError
+from trt_cam.ops._checks import check_choice, check_count, check_finite, check_range
 from trt_cam.ops.precision import at_least_float32
 
 Forward = Callable[[Tensor], Tensor]
@@ -48,7 +50,7 @@ def insertion(
     -------
     (B,) in [0, 1], more is better
     """
-    check(images, heat, target)
+    check(images, heat, target, batch_size)
     return _curve(forward, background(images, baseline), images, heat, target, steps, batch_size)
 
 
@@ -63,7 +65,7 @@ def deletion(
     batch_size: int = 32,
 ) -> Tensor:
     """Area under the class's probability while pixels are deleted, the hottest first; as insertion, less is better."""
-    check(images, heat, target)
+    check(images, heat, target, batch_size)
     return _curve(forward, images, background(images, baseline), heat, target, steps, batch_size)
 
 
@@ -79,7 +81,7 @@ def average_drop(
     drop, increase : (B,) each
         In [0, 1]; averaged over images they are the paper's numbers, without its factor of 100. Less drop is better.
     """
-    check(images, heat, target)
+    check(images, heat, target, batch_size)
     whole = probability(forward, images, target, batch_size)
     seen = probability(forward, images * heat[:, None].to(images), target, batch_size)
     drop = (whole - seen).clamp(min=0) / whole.clamp(min=torch.finfo(whole.dtype).tiny)
@@ -102,6 +104,7 @@ def pointing_game(heat: Tensor, boxes: Sequence[Any], *, tolerance: float = 15.0
     -------
     (B,) of 0 and 1; 0 for a flat map
     """
+    check_range(tolerance, "tolerance", 0)
     rows = checked_boxes(heat, boxes)
     at = heat.flatten(1).argmax(dim=1)
     hits = []
@@ -111,7 +114,7 @@ def pointing_game(heat: Tensor, boxes: Sequence[Any], *, tolerance: float = 15.0
         above = torch.stack([each[:, 1] - y, y - (each[:, 3] - 1)]).amax(dim=0).clamp(min=0)
         flat = bool(heat[index].amax() == heat[index].amin())
         hits.append(0.0 if flat else float((aside**2 + above**2 <= tolerance**2).any()))
-    return torch.tensor(hits, dtype=heat.dtype)
+    return torch.tensor(hits, dtype=heat.dtype, device=heat.device)
 
 
 def energy_in_box(heat: Tensor, boxes: Sequence[Any]) -> Tensor:
@@ -149,8 +152,9 @@ def max_sensitivity(
     -------
     (B,), less is better; 0 where the map is zero and stays so
     """
-    if not radius > 0 or samples < 1:
-        raise InputError(f"a radius above 0 and at least one sample were needed, got {radius!r} and {samples!r}")
+    check_count(samples, "samples", 1)
+    if not radius > 0:
+        raise InputError(f"radius must be a number above 0, got {radius!r}")
     generator = torch.Generator().manual_seed(seed)
     plain = explain(images).flatten(1)
     length = plain.norm(dim=1).clamp(min=torch.finfo(plain.dtype).tiny)
@@ -229,8 +233,7 @@ def _curve(
     forward: Forward, start: Tensor, end: Tensor, heat: Tensor, target: Tensor, steps: int, batch_size: int
 ) -> Tensor:
     """Trapezoid area under the probability while pixels go over from ``start`` to ``end``, the hottest first."""
-    if steps < 1 or batch_size < 1:
-        raise InputError(f"steps and batch_size of at least 1 were needed, got {steps!r} and {batch_size!r}")
+    check_count(steps, "steps", 1)
     pixels = heat[0].numel()
     counts = [round(pixels * step / steps) for step in range(steps + 1)]
     areas = []
@@ -249,10 +252,9 @@ def _curve(
 
 def background(images: Tensor, baseline: str) -> Tensor:
     """What is shown in place of an image's pixels."""
+    check_choice(baseline, "baseline", get_args(Baseline))
     if baseline == "zero":
         return torch.zeros_like(images)
-    if baseline != "blur":
-        raise InputError(f"baseline must be 'blur' or 'zero', got {baseline!r}")
     side, sigma = BLUR
     line = torch.exp(-0.5 * ((torch.arange(side, device=images.device) - side // 2) / sigma) ** 2)
     line = (line / line.sum()).to(images.dtype)
@@ -261,29 +263,31 @@ def background(images: Tensor, baseline: str) -> Tensor:
     return F.conv2d(rows, line.view(1, 1, side, 1).expand(3, 1, side, 1), groups=3)
 
 
-def check(images: Tensor, heat: Tensor, target: Tensor) -> None:
-    """Refuse heat of another size, or not finite, and targets that are not one for each image."""
-    if heat.ndim != 3 or heat.shape != (images.shape[0], *images.shape[-2:]):
+def check(images: Tensor, heat: Tensor, target: Tensor, batch_size: int) -> None:
+    """Refuse no image, heat of another size or not finite, and targets that are not one for each image."""
+    check_count(batch_size, "batch_size", 1)
+    if not len(images):
+        raise InputError(f"at least one image was needed, got {tuple(images.shape)}")
+    wanted = (len(images), *images.shape[-2:])
+    if heat.shape != wanted:
         raise InputError(
-            f"heat (B, H, W) at the images' size {(images.shape[0], *images.shape[-2:])} was needed, got "
-            f"{tuple(heat.shape)}; use explanation.resize()"
+            f"heat must be (B, H, W) at the images' size, {wanted}, got {tuple(heat.shape)}; use explanation.resize()"
         )
-    if not heat.isfinite().all():
-        raise InputError("finite heat was needed, got NaN or infinity")
+    check_finite(heat, "heat")
     if target.shape != (len(images),):
-        raise InputError(f"one target for each of {len(images)} images was needed, got {tuple(target.shape)}")
+        raise InputError(f"target must be one for each of {len(images)} images, got {tuple(target.shape)}")
 
 
 def checked_boxes(heat: Tensor, boxes: Sequence[Any]) -> list[Tensor]:
     """Boxes (M, 4) of each map as float tensors."""
     rows = [torch.as_tensor(one, dtype=torch.float64).reshape(-1, 4) for one in boxes]
-    if heat.ndim != 3 or len(rows) != len(heat) or not heat.isfinite().all():
-        raise InputError(
-            f"finite heat (B, H, W) and boxes for each image were needed, got {tuple(heat.shape)} and {len(rows)}"
-        )
+    if heat.ndim != 3 or len(rows) != len(heat):
+        came = f"{tuple(heat.shape)} and {len(rows)}"
+        raise InputError(f"heat must be (B, H, W) and boxes (M, 4) for each of its maps, got {came}")
+    check_finite(heat, "heat")
     for index, one in enumerate(rows):
-        if not len(one) or bool((one[:, 2:] <= one[:, :2]).any()):
+        if not len(one) or not bool((one[:, 2:] > one[:, :2]).all()) or not bool(one.isfinite().all()):
             raise InputError(
-                f"boxes x0, y0, x1, y1 with x0 < x1 and y0 < y1 were needed, got {one.tolist()} at {index}"
+                f"boxes must be finite, x0, y0, x1, y1 with x0 < x1 and y0 < y1, got {one.tolist()} at {index}"
             )
     return rows
