@@ -315,6 +315,8 @@ def test_methods_by_name_and_settings(data: Path, model: nn.Module) -> None:
         run(data, model, methods=["cam", "cam"])
     with pytest.raises(InputError, match="at least one method"):
         run(data, model, methods=[])
+    with pytest.raises(InputError, match=r"methods must be a list of names such as \['trt', 'cam'\], got 'rollout'"):
+        run(data, model, methods="rollout")
 
 
 def test_classes_of_the_data_are_found_among_the_models(tmp_path: Path, model: nn.Module) -> None:
@@ -398,6 +400,16 @@ def test_thresholds_that_a_protocol_does_not_take(data: Path, model: nn.Module, 
     assert list(records(fixed, threshold=0.3)[0]["figures"]) == ["fixed"]
     with pytest.raises(InputError, match="'best' are not to be had, only fixed"):
         write(fixed, threshold="best")
+
+
+@pytest.mark.parametrize("threshold", [0, 0.0])
+def test_a_threshold_of_nothing_is_one(data: Path, model: nn.Module, tmp_path: Path, threshold: float) -> None:
+    found = run(data, model, limit=2, out=tmp_path / "run")
+    write(found, threshold=threshold)
+    held = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert held["threshold"] == "fixed" and held["methods"][0]["figures"]["fixed"]["thresholds"]["one"] == [0, 0, 0]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "photos.jsonl").read_text().splitlines()]
+    assert {line["threshold"] for line in lines} == {0}
 
 
 def test_masks(tmp_path: Path, model: nn.Module, rng: np.random.Generator) -> None:
@@ -489,7 +501,7 @@ class TestCommand:
             (["--kind", "cub"], 1, "is no data set of kind cub"),
             (["--classes", "nowhere.json"], 2, "--classes nowhere.json must be a file of JSON"),
             (["--threshold", "0.123"], 2, "threshold 0.123 is not among the 100 evaluated"),
-            (["--batch-size", "0"], 2, "batch_size must be"),
+            (["--batch-size", "0"], 2, "--batch-size needs"),
             (["--workers", "-1"], 2, "workers must be"),
             (["--threads", "0"], 2, "threads must be"),
             (["--limit", "0"], 2, "limit must be"),

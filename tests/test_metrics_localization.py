@@ -735,7 +735,7 @@ def test_refuses_to_pair_what_does_not_match(rng):
         paired(first, renamed, "best")
     with pytest.raises(InputError, match="maxboxacc_v2 on 224 pixels and tscam on 224 pixels"):
         paired(first, random_results(rng, 6, "tscam"), "best")
-    with pytest.raises(InputError, match="score must be one of .*, got 'gt_known'"):
+    with pytest.raises(InputError, match="score must be one of gt_known_30, gt_known_50, .*, got 'gt_known'"):
         paired(first, first, "best", score="gt_known")
     with pytest.raises(DatasetError, match="even and of odd index"):
         paired(part_of(first, [1, 3]), part_of(first, [1, 3]), "cross-fit")

@@ -23,6 +23,8 @@ from trt_cam.targets import resolve_target
 
 def bound(methods: Sequence[str | Explainer], net: nn.Module, refine: str | None) -> list[Method]:
     """Methods on a model, each under a name of its own; for "all" those that fit it."""
+    if isinstance(methods, str):
+        raise InputError(f"methods must be a list of names such as ['trt', 'cam'], got {methods!r}")
     rows: list[Method] = []
     for one in list_explainers() if "all" in methods else methods:
         try:

@@ -175,7 +175,7 @@ def write(
     val
         Where thresholds are chosen for "from-val".
     """
-    fixed = threshold if isinstance(threshold, float) else None
+    fixed = None if threshold is None or isinstance(threshold, str) else float(threshold)
     rows = records(evaluation, threshold=fixed, val=val)
     source = shown(rows, threshold)
     pairs = differences(evaluation, source, fixed, val)
@@ -212,10 +212,14 @@ def classes_of(evaluation: Evaluation) -> dict[int, str]:
 def shown(rows: list[dict[str, Any]], threshold: float | str | None) -> str:
     """Which figures are asked for: where their thresholds come from."""
     there = [source for source in rows[0]["figures"] if all(source in row["figures"] for row in rows)]
-    wanted = "fixed" if isinstance(threshold, float) else threshold or next(iter(there), None)
-    if wanted not in there and "none" not in there:
+    if "none" in there:
+        return "none"
+    if threshold is None:
+        return there[0]
+    wanted = threshold if isinstance(threshold, str) else "fixed"
+    if wanted not in there:
         raise InputError(f"figures at a threshold that is {wanted!r} are not to be had, only {' or '.join(there)}")
-    return "none" if "none" in there else str(wanted)
+    return wanted
 
 
 def as_csv(rows: list[dict[str, Any]]) -> str:

@@ -85,7 +85,8 @@ def paired(
     hits, other_hits = _hits(first, one, chosen), _hits(second, two, others)
     name = score or first.protocol.headline
     if name not in hits or name not in other_hits:
-        raise InputError(f"score must be one of {', '.join(hits.keys() & other_hits.keys())}, got {name!r}")
+        both = [one for one in hits if one in other_hits]
+        raise InputError(f"score must be one of {', '.join(both)}, got {name!r}")
     difference = (hits[name] - other_hits[name]).astype(np.float64)
     unit = 100 / len(one) / (3 if name.endswith("_v2") else 1)
     low, high = bootstrap(lambda drawn: drawn @ difference * unit, len(one), draws=draws, seed=seed)
