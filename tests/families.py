@@ -48,11 +48,11 @@ def image_size(model: nn.Module) -> tuple[int, int]:
     return tuple(model.patch_embed.img_size or (64, 64)) if hasattr(model, "patch_embed") else (64, 64)
 
 
-def torchvision_vit(**_: Any) -> nn.Module:
+def torchvision_vit(depth: int = 3) -> nn.Module:
     from torchvision.models import VisionTransformer
 
     torch.manual_seed(0)
-    return VisionTransformer(64, 16, num_layers=3, num_heads=3, hidden_dim=48, mlp_dim=96, num_classes=7).eval()
+    return VisionTransformer(64, 16, num_layers=depth, num_heads=3, hidden_dim=48, mlp_dim=96, num_classes=7).eval()
 
 
 class SmallCNN(nn.Module):

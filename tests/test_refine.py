@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES
+from families import FAMILIES, torchvision_vit
 from scipy.linalg import eigh
 
 from trt_cam.backbone import describe
@@ -59,6 +59,15 @@ def test_middle_layers_are_recorded_in_the_same_forward() -> None:
     images = torch.randn(1, 3, 64, 64)
     assert create_explainer("cam", model)(images, 1, refine="affinity").refine == "affinity"
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("refine", ["affinity", "ncut"])
+@pytest.mark.parametrize("name", ["vit", "vit-avg", "beit", "torchvision"])
+def test_a_transformer_of_one_block_has_that_block_in_the_middle(name: str, refine: str) -> None:
+    model = torchvision_vit(depth=1) if name == "torchvision" else FAMILIES[name](depth=1)
+    assert len(set(describe(model).middle)) == 1
+    found = create_explainer("cam", model)(torch.randn(2, 3, 64, 64), [1, 2], refine=refine)
+    assert found.grid.shape == (2, 4, 4) and found.grid.isfinite().all()
 
 
 @pytest.mark.parametrize("N", [30, 6])

@@ -7,6 +7,7 @@ from typing import Any
 
 from trt_cam.backbone.anatomy import Backbone, count_classes, unwrap
 from trt_cam.backbone.spatial import OF_ANY
+from trt_cam.backbone.tokens import OF_ATTENTION, middle_blocks
 from trt_cam.errors import InputError
 
 PREFIX = {"vit": 1, "deit": 2, "dinov2": 1, "dinov2_with_registers": 1}
@@ -29,7 +30,7 @@ def huggingface_vit(model: Any) -> Backbone | None:
     blocks = tuple(unwrap(block) for block in trunk.get_submodule(where))
     last = len(blocks) - 1
     norm = "norm1" if hasattr(blocks[last], "norm1") else "layernorm_before"
-    gives = OF_ANY | {"rows", "attention", "keys", "attention gradient", "middle", "class token"}
+    gives = OF_ANY | OF_ATTENTION | {"middle", "class token"}
     if count_classes(model) and kind in ("vit", "deit"):
         gives = gives | {"classifier"}
     return Backbone(
@@ -41,7 +42,7 @@ def huggingface_vit(model: Any) -> Backbone | None:
         pooling="token",
         layer=f"{path}{where}.{last}.{norm}",
         final=f"{path}layernorm",
-        middle=tuple(f"{path}{where}.{index}" for index in (2 * len(blocks) // 3 - 1, last - 1)),
+        middle=middle_blocks(f"{path}{where}.", len(blocks)),
         gives=frozenset(gives),
         class_token=True,
         grid_of=partial(patch_grid, model),

@@ -56,6 +56,11 @@ def exact_grid(embed: Any, name: str, height: int, width: int) -> tuple[int, int
     return -(-height // step[0]), -(-width // step[1])
 
 
+def middle_blocks(start: str, count: int) -> tuple[str, str]:
+    """Names of the two of ``count`` blocks whose tokens say which places belong together; ``start`` and a number."""
+    return f"{start}{max(2 * count // 3 - 1, 0)}", f"{start}{max(count - 2, 0)}"
+
+
 def naflex_vit(model: Any) -> Backbone | None:
     """timm's NaFlexVit, given images: a plain transformer whose parts before the blocks are in ``embeds``."""
     if type(model).__name__ != "NaFlexVit" or not hasattr(model, "embeds"):
@@ -77,7 +82,7 @@ def naflex_vit(model: Any) -> Backbone | None:
         pooling=pooling,
         layer=before_attention(blocks, "blocks") if pooling == "token" else f"blocks.{last}",
         final="norm",
-        middle=(f"blocks.{2 * len(blocks) // 3 - 1}", f"blocks.{last - 1}"),
+        middle=middle_blocks("blocks.", len(blocks)),
         gives=frozenset(gives),
         class_token=pooling == "token",
         grid_of=partial(exact_grid, model.embeds, "NaFlexVit"),
@@ -104,7 +109,7 @@ def encoder_vit(model: Any) -> Backbone | None:
         pooling="avg",
         layer=f"encoder.blocks.{last}",
         final="encoder.norm" if hasattr(model.encoder, "norm") else f"encoder.blocks.{last}",
-        middle=(f"encoder.blocks.{2 * len(blocks) // 3 - 1}", f"encoder.blocks.{last - 1}"),
+        middle=middle_blocks("encoder.blocks.", len(blocks)),
         gives=frozenset(gives),
         grid_of=partial(exact_grid, embed, type(model).__name__),
     )
@@ -114,7 +119,7 @@ def before_attention(blocks: Sequence[Any], path: str) -> str:
     """Name of the norm before the last attention; of the block before the last where there is none of its own."""
     last = len(blocks) - 1
     norm = next((one for one in ("norm1", "norm_out", "in_norm") if hasattr(blocks[last], one)), None)
-    return f"{path}.{last - 1}" if norm is None else f"{path}.{last}.{norm}"
+    return f"{path}.{max(last - 1, 0)}" if norm is None else f"{path}.{last}.{norm}"
 
 
 def read_by_token(model: Any) -> Backbone | None:
