@@ -447,8 +447,8 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("options", "said"),
         [
-            ({"boxes": "all"}, "boxes must be one of largest, all_external; got 'all'"),
-            ({"target": "guess"}, "target must be one of label, predicted; got 'guess'"),
+            ({"boxes": "all"}, "boxes must be one of largest, all_external, got 'all'"),
+            ({"target": "guess"}, "target must be one of label, predicted, got 'guess'"),
             ({"formats": ["coco", "csv"]}, "formats must be some of coco, yolo, voc, jsonl"),
             ({"formats": "coco"}, "formats must be some of"),
             ({"formats": []}, "formats must be some of"),

@@ -120,9 +120,9 @@ def frame_of(photo: tuple[int, int], size: tuple[int, int], fit: Fit = "squash")
         ``fit`` is none of the three, or a size is not positive.
     """
     if fit not in get_args(Fit):
-        raise InputError(f"fit must be one of {', '.join(get_args(Fit))}; got {fit!r}")
+        raise InputError(f"fit must be one of {', '.join(get_args(Fit))}, got {fit!r}")
     if min(*photo, *size) < 1:
-        raise InputError(f"sizes must be positive; got a photo of {photo} and an input of {size} (height, width)")
+        raise InputError(f"sizes must be positive, got a photo of {photo} and an input of {size} (height, width)")
     ratios = size[0] / photo[0], size[1] / photo[1]
     if fit == "squash":
         return Frame(photo, size, ratios)
@@ -164,7 +164,7 @@ def fit_photo(
         ``fit`` or ``interpolation`` is unknown.
     """
     if interpolation not in RESAMPLING:
-        raise InputError(f"interpolation must be one of {', '.join(RESAMPLING)}; got {interpolation!r}")
+        raise InputError(f"interpolation must be one of {', '.join(RESAMPLING)}, got {interpolation!r}")
     frame = frame_of(photo_size or (photo.height, photo.width), size, fit)
     x0, y0, x1, y1 = frame.content()
     (sy, sx), (oy, ox) = frame.scale, frame.offset

@@ -86,7 +86,7 @@ def open_photo(source: Source, *, at_least: tuple[int, int] | None = None, large
         return _decoded(io.BytesIO(source), "the file", at_least, large)
     if not isinstance(source, (str, os.PathLike)):
         raise InputError(
-            f"a photo must be a path, bytes, a PIL image or a uint8 array (H, W, 3); got {type(source).__name__}; "
+            f"a photo must be a path, bytes, a PIL image or a uint8 array (H, W, 3), got {type(source).__name__}; "
             "a preprocessed tensor must be (B, 3, H, W)"
         )
     return _from_file(os.fspath(source), at_least, large)
@@ -161,9 +161,11 @@ def _check_file(path: str) -> None:
     if path.startswith(("http://", "https://")):
         raise InputError(f"{path} is an address; download the photo first and give its path")
     if missing:
-        raise InputError(f"{path} does not exist; check the path")
+        matched = "matches no file; check the pattern" if glob.has_magic(path) else "does not exist; check the path"
+        raise InputError(f"{path} {matched}")
     if folder:
-        raise InputError(f"{path} is a folder without pictures ({' '.join(sorted(SUFFIXES))}); give a photo")
+        held = "" if any(_below(path)) else f", in which there is none ({' '.join(sorted(SUFFIXES))})"
+        raise InputError(f"a photo was needed, got the folder {path}{held}; name a file")
     if empty:
         raise InputError(f"{path} is empty (0 bytes); it was probably not copied to its end")
 
@@ -227,10 +229,10 @@ def _from_array(values: npt.NDArray[Any]) -> Image.Image:
     came = f"got {values.dtype} of shape {values.shape}"
     if values.ndim != 3 or values.shape[2] != 3:
         hint = {2: "stack a grey one three times on the last axis", 4: "give a list of photos"}.get(values.ndim)
-        raise InputError(f"an array photo must be (H, W, 3) uint8 RGB; {came}; {hint or 'put the colours last'}")
+        raise InputError(f"an array photo must be (H, W, 3) uint8 RGB, {came}; {hint or 'put the colours last'}")
     if values.dtype != np.uint8:
         raise InputError(
-            f"an array photo must be uint8 in 0..255; {came}; for one in [0, 1] give (255 * a).round().astype('uint8')"
+            f"an array photo must be uint8 in 0..255, {came}; for one in [0, 1] give (255 * a).round().astype('uint8')"
         )
     _check_pixels((values.shape[1], values.shape[0]), "the array")
     return Image.fromarray(np.ascontiguousarray(values))

@@ -111,7 +111,7 @@ def paired_masks(first: MaskResults, second: MaskResults, *, draws: int = 1000, 
     if not np.array_equal(first.thresholds, second.thresholds):
         raise InputError("two methods at the same thresholds were needed, got differing lists")
     if not (one.true.any() and np.array_equal(one.true.sum(axis=1), two.true.sum(axis=1))):
-        raise DatasetError("two methods on the same masks were needed, with object pixels; got others or none")
+        raise DatasetError("two methods on the same masks were needed, with object pixels, got others or none")
 
     def difference(drawn: NDArray[np.float64]) -> float:
         return average_precision(drawn @ one.true, drawn @ one.false) - average_precision(

@@ -256,5 +256,5 @@ def _as_boxes(boxes: Tensor | NDArray[Any], name: str) -> Tensor:
         boxes = torch.from_numpy(boxes.astype(boxes.dtype.newbyteorder("="), order="C"))
     found = boxes if boxes.is_floating_point() else boxes.double()
     if not bool((found[:, 2:] >= found[:, :2]).all()) or not bool(found.isfinite().all()):
-        raise InputError(f"{name} must be finite boxes x0, y0, x1, y1 with x0 <= x1 and y0 <= y1; got one that is not")
+        raise InputError(f"{name} must be finite boxes x0, y0, x1, y1 with x0 <= x1 and y0 <= y1, got one that is not")
     return found

@@ -151,14 +151,14 @@ def check_options(boxes: str, formats: Sequence[str], target: str, min_size: flo
     """Refuse words that are none of the options' and numbers out of range."""
     known = (*FORMATS, "jsonl")
     if isinstance(formats, str) or not formats or not set(formats) <= set(known):
-        raise InputError(f"formats must be some of {', '.join(known)}; got {formats!r}")
+        raise InputError(f"formats must be some of {', '.join(known)}, got {formats!r}")
     for name, value, words in (("boxes", boxes, get_args(Boxes)), ("target", target, get_args(Target))):
         if value not in words:
-            raise InputError(f"{name} must be one of {', '.join(words)}; got {value!r}")
+            raise InputError(f"{name} must be one of {', '.join(words)}, got {value!r}")
     if not 0 <= min_size < float("inf"):
-        raise InputError(f"min_size must be pixels, or below 1 a share of the photo's side; got {min_size!r}")
+        raise InputError(f"min_size must be pixels, or below 1 a share of the photo's side, got {min_size!r}")
     if not 0 <= min_score <= 1:
-        raise InputError(f"min_score must be a probability in [0, 1]; got {min_score!r}")
+        raise InputError(f"min_score must be a probability in [0, 1], got {min_score!r}")
 
 
 def check_scores(line: Pipeline, min_score: float) -> None:
