@@ -13,6 +13,7 @@ import pytest
 import trt_cam
 
 SCRIPT = Path(__file__).parent / "typing_user.py"
+PLUGIN = SCRIPT.parent.parent / "examples" / "plugin"
 TREE = Path(trt_cam.__file__).parent.parent
 CACHE = Path(__file__).parent.parent / ".mypy_cache" / "strict"
 
@@ -39,6 +40,10 @@ def test_the_script_has_every_public_name() -> None:
 
 def test_a_users_script_is_accepted_and_its_mistakes_are_not(tmp_path: Path) -> None:
     assert strict(SCRIPT, tmp_path) == ""
+
+
+def test_the_plugin_is_accepted(tmp_path: Path) -> None:
+    assert strict(PLUGIN / "norm_attention.py", tmp_path) == ""
 
 
 @pytest.mark.parametrize(
