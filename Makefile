@@ -33,4 +33,5 @@ $(READY): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache demo.png
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache demo.png \
+		docs/_build docs/command-line.md docs/gallery.md docs/gallery docs/notebooks

@@ -25,20 +25,29 @@ extensions = [
     "sphinx.ext.viewcode",
     "mathml",
     "elsewhere",
+    "signatures",
+    "commands",
+    "gallery",
+    "notebooks",
 ]
-exclude_patterns = ["_build", "extensions"]
+exclude_patterns = ["_build", "extensions", "gallery", "pictures"]
 highlight_language = "text"
 default_role = "py:obj"
+smartquotes = False  # `--out` and what is quoted stay as they are typed
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
-nb_execution_mode = "off"
+nb_execution_mode = "cache"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 napoleon_google_docstring = False
 napoleon_use_param = False
 napoleon_use_rtype = False
+napoleon_custom_sections = [("Attributes", "params_style")]
 maximum_signature_line_length = 88
 
 html_theme = "furo"

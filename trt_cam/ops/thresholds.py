@@ -38,7 +38,7 @@ class ThresholdBoxes:
     index: NDArray[np.int64]
 
     def at(self, t: int) -> NDArray[np.int64]:
-        """Boxes (M, 4) at the ``t``th threshold."""
+        """Boxes (M, 4) at threshold number ``t``."""
         level = self.index[t]
         return self.boxes[self.offsets[level] : self.offsets[level + 1]]
 
