@@ -38,7 +38,6 @@ class Backbone:
     final : dotted name of the layer whose output the classifier reads before pooling, the last norm
     middle : dotted names of the middle layers whose tokens say which places belong together
     gives : what can be observed, in the words of ``Explainer.requires``
-    class_token : whether the classifier reads a class token
     channels_last : whether the spatial features are (B, h, w, D)
     """
 
@@ -53,7 +52,6 @@ class Backbone:
     final: str = ""
     middle: tuple[str, ...] = ()
     gives: frozenset[str] = frozenset()
-    class_token: bool = False
     channels_last: bool = False
     grid_of: Callable[[int, int], tuple[int, int]] | None = field(default=None, repr=False)
 

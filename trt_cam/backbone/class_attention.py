@@ -25,7 +25,7 @@ def class_attention(model: Any) -> Backbone | None:
         return None
     readers, before = READERS[type(model).__name__]
     blocks = tuple(getattr(model, readers))
-    gives = OF_ANY | {"rows", "keys", "class token"}
+    gives = OF_ANY | {"rows", "keys"}
     if count_classes(model) and type(model).__name__ != "VOLO":
         gives = gives | {"classifier"}
     return Backbone(
@@ -38,6 +38,5 @@ def class_attention(model: Any) -> Backbone | None:
         layer=f"{before}.{len(getattr(model, before)) - 1}",
         final="norm",
         gives=frozenset(gives),
-        class_token=True,
         grid_of=partial(reduced_grid, model),
     )

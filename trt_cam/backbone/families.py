@@ -8,19 +8,17 @@ from typing import Any
 
 from torch import nn
 
-from trt_cam.backbone.anatomy import Backbone, count_classes, unwrap
+from trt_cam.backbone.anatomy import Backbone, unwrap
 from trt_cam.backbone.class_attention import class_attention
 from trt_cam.backbone.huggingface import huggingface_vit
 from trt_cam.backbone.spatial import OF_ANY, timm_spatial, trunk_stages
 from trt_cam.backbone.tokens import (
     OF_ATTENTION,
-    attention_modules,
-    before_attention,
     encoder_vit,
     middle_blocks,
     naflex_vit,
+    plain_transformer,
     read_by_token,
-    timm_pooling,
 )
 from trt_cam.errors import InputError, UnsupportedModelError
 
@@ -57,34 +55,10 @@ def timm_transformer(model: Any) -> Backbone | None:
     family = next((name for name, kind in kinds.items() if isinstance(model, kind)), None)
     if family is None:
         return None
-    blocks = tuple(unwrap(block) for block in model.blocks)
-    if not blocks:
+    if not len(model.blocks):
         return None
-    attentions = attention_modules(blocks)
-    pool = getattr(model, "attn_pool", None)
-    cls_token = getattr(model, "cls_token", None)
-    pooling = timm_pooling(model, pool, cls_token)
-    class_token = cls_token is not None and pooling == "token"
-    last = len(blocks) - 1
-    gives = {*OF_ANY, "middle"} | ({*OF_ATTENTION, "tokens"} if attentions else set())
-    if class_token:
-        gives.add("class token")
-    if count_classes(model):
-        gives.add("classifier")
-    return Backbone(
-        model=model,
-        family=family,
-        blocks=blocks,
-        attentions=attentions,
-        pool=pool,
-        prefix=int(model.num_prefix_tokens),
-        pooling=pooling,
-        layer=before_attention(blocks, "blocks") if pooling == "token" else f"blocks.{last}",
-        final="norm",
-        middle=trunk_stages(model) or middle_blocks("blocks.", len(blocks)),
-        gives=frozenset(gives),
-        class_token=class_token,
-        grid_of=partial(timm_grid, model),
+    return plain_transformer(
+        model, family, getattr(model, "cls_token", None), partial(timm_grid, model), trunk_stages(model)
     )
 
 
@@ -111,7 +85,7 @@ def torchvision_vit(model: Any) -> Backbone | None:
     if type(model).__name__ != "VisionTransformer" or not hasattr(model, "encoder") or not hasattr(model, "conv_proj"):
         return None
     blocks = tuple(model.encoder.layers)
-    gives = {*OF_ANY, *OF_ATTENTION, "middle", "class token", "classifier"}
+    gives = {*OF_ANY, *OF_ATTENTION, "middle", "classifier"}
     return Backbone(
         model=model,
         family="torchvision-vit",
@@ -123,7 +97,6 @@ def torchvision_vit(model: Any) -> Backbone | None:
         final="encoder.ln",
         middle=middle_blocks("encoder.layers.encoder_layer_", len(blocks)),
         gives=frozenset(gives),
-        class_token=True,
         grid_of=partial(torchvision_grid, model),
     )
 

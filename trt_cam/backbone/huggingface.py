@@ -30,7 +30,7 @@ def huggingface_vit(model: Any) -> Backbone | None:
     blocks = tuple(unwrap(block) for block in trunk.get_submodule(where))
     last = len(blocks) - 1
     norm = "norm1" if hasattr(blocks[last], "norm1") else "layernorm_before"
-    gives = OF_ANY | OF_ATTENTION | {"middle", "class token"}
+    gives = OF_ANY | OF_ATTENTION | {"middle"}
     if count_classes(model) and kind in ("vit", "deit"):
         gives = gives | {"classifier"}
     return Backbone(
@@ -44,7 +44,6 @@ def huggingface_vit(model: Any) -> Backbone | None:
         final=f"{path}layernorm",
         middle=middle_blocks(f"{path}{where}.", len(blocks)),
         gives=frozenset(gives),
-        class_token=True,
         grid_of=partial(patch_grid, model),
     )
 

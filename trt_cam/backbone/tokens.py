@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -61,32 +61,41 @@ def middle_blocks(start: str, count: int) -> tuple[str, str]:
     return f"{start}{max(2 * count // 3 - 1, 0)}", f"{start}{max(count - 2, 0)}"
 
 
+def plain_transformer(
+    model: Any,
+    family: str,
+    cls_token: object,
+    grid_of: Callable[[int, int], tuple[int, int]],
+    trunk: tuple[str, ...] = (),
+) -> Backbone:
+    """A transformer with all tokens in every one of ``model.blocks``; ``trunk`` names middle stages of a CNN before."""
+    blocks = tuple(unwrap(block) for block in model.blocks)
+    attentions = attention_modules(blocks)
+    pool = getattr(model, "attn_pool", None)
+    pooling = timm_pooling(model, pool, cls_token)
+    gives = {*OF_ANY, "middle"} | ({*OF_ATTENTION, "tokens"} if attentions else set())
+    gives |= {"classifier"} if count_classes(model) else set()
+    return Backbone(
+        model=model,
+        family=family,
+        blocks=blocks,
+        attentions=attentions,
+        pool=pool,
+        prefix=int(model.num_prefix_tokens),
+        pooling=pooling,
+        layer=before_attention(blocks, "blocks") if pooling == "token" else f"blocks.{len(blocks) - 1}",
+        final="norm",
+        middle=trunk or middle_blocks("blocks.", len(blocks)),
+        gives=frozenset(gives),
+        grid_of=grid_of,
+    )
+
+
 def naflex_vit(model: Any) -> Backbone | None:
     """timm's NaFlexVit, given images: a plain transformer whose parts before the blocks are in ``embeds``."""
     if type(model).__name__ != "NaFlexVit" or not hasattr(model, "embeds"):
         return None
-    blocks = tuple(unwrap(block) for block in model.blocks)
-    attentions = attention_modules(blocks)
-    cls_token = model.embeds.cls_token
-    pooling = timm_pooling(model, model.attn_pool, cls_token)
-    last = len(blocks) - 1
-    gives = {*OF_ANY, "middle"} | ({*OF_ATTENTION, "tokens"} if attentions else set())
-    gives |= ({"class token"} if pooling == "token" else set()) | ({"classifier"} if count_classes(model) else set())
-    return Backbone(
-        model=model,
-        family="naflex",
-        blocks=blocks,
-        attentions=attentions,
-        pool=model.attn_pool,
-        prefix=int(model.num_prefix_tokens),
-        pooling=pooling,
-        layer=before_attention(blocks, "blocks") if pooling == "token" else f"blocks.{last}",
-        final="norm",
-        middle=middle_blocks("blocks.", len(blocks)),
-        gives=frozenset(gives),
-        class_token=pooling == "token",
-        grid_of=partial(exact_grid, model.embeds, "NaFlexVit"),
-    )
+    return plain_transformer(model, "naflex", model.embeds.cls_token, partial(exact_grid, model.embeds, "NaFlexVit"))
 
 
 def encoder_vit(model: Any) -> Backbone | None:
@@ -155,14 +164,13 @@ def read_by_token(model: Any) -> Backbone | None:
         layer=before_attention(blocks, path),
         final="norm",
         gives=frozenset((OF_ANY - {"features"}) | words),
-        class_token=True,
         grid_of=partial(reduced_grid, model),
     )
 
 
 def class_rows(model: Any, blocks: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...], frozenset[str]]:
     """Blocks in which the class token attends to all patches, their attentions, and what is given of them."""
-    rows = frozenset({"rows", "class token"})
+    rows = frozenset({"rows"})
     match type(model).__name__:
         case "TNT":
             return blocks, tuple(block.attn_out for block in blocks), rows | (OF_ATTENTION - {"keys"})
