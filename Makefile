@@ -12,6 +12,7 @@ demo: $(READY)
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
+	$(BIN)/python docs/check_links.py docs/_build/html
 	@echo "The site is $(CURDIR)/docs/_build/html/index.html"
 
 test: lint

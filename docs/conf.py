@@ -25,6 +25,8 @@ extensions = [
     "sphinx.ext.viewcode",
     "mathml",
     "elsewhere",
+    "sources",
+    "tables",
     "signatures",
     "commands",
     "gallery",
