@@ -472,6 +472,18 @@ def test_together_with_other_selections_each_ranks_classes_by_its_own(target: li
     assert not torch.allclose(found[0].logits, found[2].logits, atol=1e-3)
 
 
+def test_together_with_the_options_that_methods_were_bound_with() -> None:
+    model = FAMILIES["vit"]()
+    images = images_for(model).float()
+    bound = [create_explainer("cam", model, refine="affinity"), create_explainer("grad-cam", model, aug_smooth=True)]
+    bound += [create_explainer("grad-cam", model, normalize="max"), create_explainer("cam", model)]
+    for one, together in zip(bound, explain_together(bound, images), strict=True):
+        alone = one(images)
+        torch.testing.assert_close(together.grid, alone.grid, rtol=1e-4, atol=1e-6)
+        for field in ("refine", "normalize", "positive"):
+            assert getattr(alone, field) == getattr(together, field), (one, field)
+
+
 def test_together_for_the_predicted_class_and_settings_of_their_own() -> None:
     model = FAMILIES["vit"]()
     images = images_for(model).float()
