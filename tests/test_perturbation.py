@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES
+from families import FAMILIES, small_cnn
 from test_cam_family import MODELS, SCALED, assert_same, cnn, images_of, tokens_to_map, vit
 from test_explainers import images_for
 from torch import Tensor, nn
@@ -83,6 +83,24 @@ def test_ablation_cam_is_the_papers_zero_ablation() -> None:
                 total = total + weight * tokens_to_map(raw)[0, d]
             found.append(total)
         assert_same(create_explainer("ablation-cam", model)(images, 4).grid, torch.stack(found))
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_ablation_cam_before_a_relu_in_place(inference: bool) -> None:
+    """What is tried is what the layer gave, also once it went through a ReLU that writes into it."""
+    model, images = small_cnn().double(), images_of()
+    with torch.no_grad():
+        raw, y = model.conv(images), model(images)[:, 4]
+        expected = torch.zeros(2, 8, 8).double()
+        for d in range(5):
+            ablated = raw.clone()
+            ablated[:, d] = 0
+            without = model.head(ablated.relu().mean((2, 3)))[:, 4]
+            expected += ((y - without) / y)[:, None, None] * raw[:, d]
+    explain = create_explainer("ablation-cam", model, target_layers="conv")
+    with torch.inference_mode(inference):
+        found = explain(images.clone(), 4).grid
+    assert_same(found, expected)
 
 
 def test_ablation_cam_is_pytorch_grad_cams_on_a_relu_cnn() -> None:

@@ -94,7 +94,8 @@ class Tail:
         with quiet_pass(self.backbone.model, images) as images:
 
             def part(start: int, stop: int) -> Tensor:
-                return self.once(raw[start:stop], images, image)
+                # a copy: what follows may write into it, which an inference tensor would not even allow
+                return self.once(raw[start:stop].clone(), images, image)
 
             return torch.cat([_part(part, one) for one in chunks(len(raw), each)])
 
