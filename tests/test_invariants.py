@@ -19,7 +19,7 @@ from trt_cam.backbone import describe
 from trt_cam.errors import UnsupportedModelError
 from trt_cam.explainers import create_explainer
 from trt_cam.models.trt import TRTLocalizer
-from trt_cam.observe import observe
+from trt_cam.observe import eval_mode, observe
 
 METHODS = ["trt-free", "cam", "grad-cam", "raw-attention", "rollout"]
 HOOKS = [name for name in vars(nn.Module()) if name.endswith("hooks") or "hooks_" in name]
@@ -343,6 +343,21 @@ def test_three_threads_on_one_model(name: str) -> None:
         for thread in threads:
             thread.join()
     assert not failures
+
+
+def test_passes_on_a_model_and_on_a_part_of_it_end_in_any_order() -> None:
+    """As those of two threads do: while one is under way, none of its modules is in training mode."""
+    net = TRTLocalizer(FAMILIES["vit"]()).train()
+    net.backbone.blocks[1].eval()
+    before = {name: module.training for name, module in net.named_modules()}
+    for first, second in ((net, net.backbone), (net.backbone, net), (net, net)):
+        one, other = eval_mode(first), eval_mode(second)
+        one.__enter__()
+        other.__enter__()
+        one.__exit__(None, None, None)
+        assert not any(module.training for module in second.modules())
+        other.__exit__(None, None, None)
+        assert {name: module.training for name, module in net.named_modules()} == before
 
 
 def test_forward_on_another_thread_in_the_middle_of_a_pass(model: nn.Module) -> None:

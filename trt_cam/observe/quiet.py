@@ -17,29 +17,28 @@ from trt_cam.errors import InputError
 from trt_cam.observe.scope import interrupting
 
 _guard = threading.Lock()
-_evaluating: weakref.WeakKeyDictionary[nn.Module, list[Any]] = weakref.WeakKeyDictionary()
+_evaluating: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
+"""Modules that are in training mode but for passes, with how many of these hold them in eval mode."""
 _eager: list[Any] = []  # [count, stance], shared by all threads
 
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode for the duration; the first pass on a model switches it, the last one that ends puts it back."""
+    """Eval mode for the duration; of all passes that share a module, the last one that ends puts it back."""
     with _guard:
-        entry = _evaluating.setdefault(model, [0, []])
-        if entry[0] == 0:
-            entry[1] = [module for module in model.modules() if module.training]
-            for module in entry[1]:
-                module.training = False
-        entry[0] += 1
+        held = [module for module in model.modules() if module.training or (_evaluating and module in _evaluating)]
+        for module in held:
+            _evaluating[module] = _evaluating.get(module, 0) + 1
+            module.training = False
     try:
         yield
     finally:
         with _guard:
-            entry[0] -= 1
-            if entry[0] == 0:
-                for module in entry[1]:
+            for module in held:
+                _evaluating[module] -= 1
+                if not _evaluating[module]:
+                    del _evaluating[module]
                     module.training = True
-                del _evaluating[model]
 
 
 @contextmanager
