@@ -173,6 +173,26 @@ def test_unfused_models_are_observed_too() -> None:
         assert (row - wanted[:, :, 0]).abs().max() < 1e-6
 
 
+def test_a_softmax_whose_scores_are_given_by_name() -> None:
+    class ByName(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor, **_: object) -> Tensor:
+            q, k, v = self.inner.qkv(x).unflatten(2, (3, self.inner.num_heads, -1)).permute(2, 0, 3, 1, 4)
+            weights = torch.softmax(input=q @ k.transpose(2, 3) * self.inner.scale, dim=-1)
+            return self.inner.proj((weights @ v).transpose(1, 2).flatten(2))
+
+    model = FAMILIES["vit"]()
+    images = images_for(model)
+    expected = look(model, images, "rows").rows
+    for block in model.blocks:
+        block.attn = ByName(block.attn)
+    for row, wanted in zip(look(model, images, "rows").rows, expected, strict=True):
+        assert (row - wanted).abs().max() < 1e-5
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_pulling_a_row_is_a_product_with_the_matrix(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trt_cam.observe.calls.CHUNK", 2000)  # several pieces

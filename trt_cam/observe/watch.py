@@ -61,9 +61,10 @@ class _Watch(TorchFunctionMode):
         handler = self.handlers[self.inside[-1]]
         if func is F.scaled_dot_product_attention:
             return fused(handler, *args, **kwargs)
-        if func in SOFTMAX and isinstance(args[0], Tensor) and args[0].ndim == 4:
+        scores = args[0] if args else kwargs.get("input")
+        if func in SOFTMAX and isinstance(scores, Tensor) and scores.ndim == 4:
             weights: Any = func(*args, **kwargs)
-            answer = handler(AttentionCall(weights=weights, scores=args[0]))
+            answer = handler(AttentionCall(weights=weights, scores=scores))
             return weights if answer is None else answer
         if func is F.multi_head_attention_forward:
             return multi_head_attention(handler, *args, **kwargs)
