@@ -212,6 +212,8 @@ def test_bad_layers_are_refused_in_one_line() -> None:
     model, images = vit(), images_of()
     with pytest.raises(InputError, match=r"did you mean .*blocks\.2\.norm1"):
         create_explainer("grad-cam", model, target_layers=["blocks.2.norm"])
+    with pytest.raises(InputError, match="by name or as modules, got 3; leave target_layers out"):
+        create_explainer("grad-cam", model, target_layers=3)
     with pytest.raises(InputError, match="not part of it"):
         create_explainer("grad-cam", model, target_layers=[nn.Linear(2, 2)])
     with pytest.raises(UnsupportedModelError, match=r"exactly zero.*target_layers=\['blocks\.2\.norm1'\]"):

@@ -26,7 +26,8 @@ def resolve_layers(backbone: Backbone, target_layers: Layer | Sequence[Layer] | 
     """
     if target_layers is None:
         return (backbone.layer,)
-    given = [target_layers] if isinstance(target_layers, (str, nn.Module)) else list(target_layers)
+    several = isinstance(target_layers, Sequence) and not isinstance(target_layers, str)
+    given: list[Any] = list(target_layers) if several else [target_layers]  # type: ignore[arg-type]
     names = {id(unwrap(module)): name for name, module in backbone.model.named_modules(remove_duplicate=False)}
     default = f"leave target_layers out for {backbone.layer!r}"
     if not given:
