@@ -139,6 +139,15 @@ class TestOnePhoto:
         assert np.isfinite(localize(PHOTO, model=net).heat).all()
         assert net.training
 
+    def test_a_model_without_timms_configuration(self, tiny: torch.nn.Module) -> None:
+        """As one is that was put together by hand, or loaded by another package."""
+        bare = timm.create_model("test_vit", pretrained=False).eval()
+        bare.load_state_dict(tiny.state_dict())
+        bare.pretrained_cfg = None
+        assert localize(PHOTO, model=bare).size == localize(PHOTO, model=tiny).size
+        with pytest.raises(InputError, match="96 x 96|multiples"):
+            localize(PHOTO, model=timm.create_model("test_vit2", pretrained=False, dynamic_img_size=False), size=96)
+
 
 class TestGeometry:
     @pytest.mark.parametrize("fit", ["squash", "pad", "crop"])

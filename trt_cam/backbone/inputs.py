@@ -43,7 +43,7 @@ def preprocessing(model: nn.Module) -> Preprocessing:
     if isinstance(own, Preprocessing):
         return own
     own_size = getattr(getattr(inner, "patch_embed", None), "img_size", None)
-    if not hasattr(inner, "pretrained_cfg"):
+    if not getattr(inner, "pretrained_cfg", None):
         return Preprocessing(own_size) if isinstance(own_size, tuple) else Preprocessing()
     from timm.data import resolve_data_config
 

@@ -102,7 +102,7 @@ def _layer(backbone: Backbone, name: str) -> nn.Module:
 def _taken(model: Any, images: Tensor) -> Iterator[None]:
     """Say which size a model takes, where its forward fails on images of another size than it was made for."""
     made_for = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    made_for = made_for or getattr(model, "pretrained_cfg", {}).get("input_size", (0, 0))[-2:]
+    made_for = made_for or (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (0, 0))[-2:]
     try:
         yield
     except (AssertionError, IndexError, RuntimeError, ValueError) as problem:
