@@ -205,6 +205,7 @@ class TestBlank:
         assert "blank" in repr(found) and "blank" in found.to_json()["note"]
         assert np.isfinite(found.heat).all() and found.heat.max() == 0
         assert found.picture().size == size
+        assert found.heat_on_input.shape == found.frame.input and not found.heat_on_input.any()  # what is drawn
 
     def test_a_flat_map_says_so(self, drawn: Any, tiny: torch.nn.Module) -> None:
         found = localize(PHOTO, model=tiny)

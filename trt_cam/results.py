@@ -122,13 +122,13 @@ class Localization:
     @property
     def heat(self) -> npt.NDArray[np.float32]:
         """(H, W) float32 in [0, 1] at the photo's size, computed at each call."""
-        if self.flat:
-            return np.zeros(self.size, dtype=np.float32)
         return self.frame.heat_to_photo(self.heat_on_input)
 
     @property
     def heat_on_input(self) -> npt.NDArray[np.float32]:
-        """(H, W) float32 in [0, 1] on the model's input, where the boxes were drawn."""
+        """(H, W) float32 in [0, 1] on the model's input, where the boxes were drawn; zero if `flat`."""
+        if self.flat:
+            return np.zeros(self.frame.input, dtype=np.float32)
         heat, _ = input_heat(torch.from_numpy(self.grid)[None], self.frame)
         return heat[0].numpy()
 
