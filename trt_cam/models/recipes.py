@@ -20,6 +20,8 @@ SET_RECIPE = "set backbone.recipe = {'builder': 'timm', 'name': ..., 'settings':
 OF_NETWORK = ("schema", "network", "backbone", "num_classes", "trt", "preprocessing", "classes")
 OF_TIMM = ("architecture", "model_args", "pretrained_cfg", "label_names")
 """What timm itself reads of a folder's config.json; said beside ``backbone`` and ``preprocessing`` for its sake."""
+ELSEWHERE = {"checkpoint_path", "cache_dir", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"}
+"""Arguments of ``timm.create_model`` that lead to files which are not the folder's."""
 
 
 def describe_network(net: nn.Module) -> dict[str, Any]:
@@ -128,6 +130,7 @@ def build_backbone(recipe: Mapping[str, Any], num_classes: int) -> nn.Module:
     given = recipe.get("settings", {})
     settings: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     if recipe["builder"] == "timm":
+        check_own(recipe["name"], settings)
         return create_timm(recipe["name"], pretrained=False, num_classes=num_classes, **settings)
     if recipe["builder"] == "vit":
         model: nn.Module = VisionTransformer(num_classes=num_classes, **settings)
@@ -139,6 +142,15 @@ def build_backbone(recipe: Mapping[str, Any], num_classes: int) -> nn.Module:
         raise WeightsError(f"a builder timm, vit or hybrid was needed in config.json, got {recipe['builder']!r}")
     model.recipe = dict(recipe)  # type: ignore[assignment]
     return model
+
+
+def check_own(name: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a recipe by which timm would open another file or address: a folder is a model by itself."""
+    if wrong := ([name] if ":" in name else []) + sorted(ELSEWHERE & settings.keys()):
+        raise WeightsError(
+            f"a timm model's name and its own settings were needed in config.json, got {', '.join(map(repr, wrong))}, "
+            "which would open other files; write the folder again with save_pretrained"
+        )
 
 
 def build(config: Mapping[str, Any]) -> nn.Module:
