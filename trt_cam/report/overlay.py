@@ -94,6 +94,8 @@ def draw_result(
     picture = photo if ratio == 1 else photo.resize((size[1], size[0]), Image.Resampling.BOX)
     picture = overlay(picture, np.clip(reduced.heat_to_photo(heat), 0, 1))
     moved = np.rint(boxes * np.array([small[1], small[0]] * 2)).astype(np.int64)
+    near = np.minimum(moved[:, :2], (size[1] - 1, size[0] - 1))
+    moved = np.concatenate([near, np.maximum(moved[:, 2:], near + 1)], axis=1)  # at least a pixel, and inside
     return draw_boxes(picture, moved, caption)
 
 
