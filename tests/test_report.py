@@ -15,6 +15,7 @@ from PIL import Image
 import trt_cam
 from trt_cam.data.frames import frame_of
 from trt_cam.errors import InputError, UnsupportedModelError
+from trt_cam.explainers import get_explainer
 from trt_cam.localization import localize
 from trt_cam.report import comparison
 from trt_cam.report.figures import side_by_side, to_png
@@ -95,6 +96,14 @@ class TestBoxes:
         whites = np.nonzero((np.asarray(picture) == 255).all(-1))
         assert (whites[1].min(), whites[0].min(), whites[1].max(), whites[0].max()) == (26, 11, 73, 38)
 
+    @pytest.mark.parametrize("box", [[0, 3, 50, 4], [19_990, 0, 20_000, 10], [0, 9, 20_000, 10], [7, 0, 8, 10]])
+    def test_a_box_that_is_thinner_than_a_pixel_of_a_reduced_picture_is_seen(self, box: list[int]) -> None:
+        photo, frame = Image.new("RGB", (20_000, 10), (128, 128, 128)), frame_of((10, 20_000), (32, 32))
+        heat, none = np.zeros((32, 32), np.float32), np.zeros((0, 4), dtype=np.int64)
+        pictures = [draw_result(photo, heat, frame, boxes, "", max_side=640) for boxes in (none, np.array([box]))]
+        assert pictures[1].size == (640, 1)
+        assert (np.asarray(pictures[0]) != np.asarray(pictures[1])).any()
+
     @pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
     def test_a_reduced_picture_has_its_heat_reduced(self, fit: str) -> None:
         photo = Image.new("RGB", (400, 200), (128, 128, 128))
@@ -132,6 +141,12 @@ class TestCompare:
         monkeypatch.setattr(comparison, "localize", recorded)
         trt_cam.compare(PHOTO, ["grad-cam", "cam", "rollout"], model=tiny)
         assert asked == [None, 11, 11]
+
+    def test_one_method_with_two_settings_is_two_results(self, tiny: torch.nn.Module) -> None:
+        methods = [get_explainer("grad-cam")(), get_explainer("grad-cam")(target_layers="blocks.0"), "cam"]
+        found = trt_cam.compare(PHOTO, methods, model=tiny).results
+        assert list(found) == ["grad-cam", "grad-cam (target_layers=blocks.0)", "cam"]
+        assert not np.array_equal(*(one.grid for one in list(found.values())[:2]))
 
     def test_bad_input(self, tiny: torch.nn.Module, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="list of names"):

@@ -14,6 +14,8 @@ from torch import nn
 
 from trt_cam.data.photos import Source, load_photo
 from trt_cam.errors import InputError, UnsupportedModelError
+from trt_cam.evaluation.chosen import name_with_settings
+from trt_cam.explainers import Explainer
 from trt_cam.localization import localize
 from trt_cam.metrics import faithfulness as measure
 from trt_cam.pipeline import Pipeline, place
@@ -31,8 +33,8 @@ class Comparison:
     Attributes
     ----------
     photo : the photo, upright
-    results : one Localization per method, by its name
-    refused : why a method cannot be carried by the model, by its name
+    results : one Localization per method, by its name, with the settings of an explainer that has some
+    refused : why a method cannot be carried by the model, by the same
     scores : of each method, the numbers of ``trt_cam.metrics.faithfulness``, if they were asked for
     """
 
@@ -120,16 +122,18 @@ def compare(
     scores: dict[str, dict[str, float]] = {}
     refused: dict[str, str] = {}
     for method in methods:
+        asked = name_with_settings(method) if isinstance(method, Explainer) else str(getattr(method, "name", method))
         try:
             found = localize(image, model=net, method=method, target=target, refine=refine, **options)
         except UnsupportedModelError as error:
-            refused[method if isinstance(method, str) else method.name] = str(error)
+            refused[asked] = str(error)
             continue
         assert isinstance(found, Localization)
-        results[found.method] = found
+        name = found.method if asked == "auto" else asked
+        results[name] = found
         target = found.target if target is None else target
         if faithfulness:
-            scores[found.method] = measured(image, net, method, found, options)
+            scores[name] = measured(image, net, method, found, options)
     if not results:
         raise UnsupportedModelError(f"none of {', '.join(map(str, methods))} fits: {next(iter(refused.values()))}")
     comparison = Comparison(image, results, refused, scores)
