@@ -110,7 +110,7 @@ def test_an_empty_folder_of_photos(check: Check, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ([], 2, "required"),
+        ([], 2, "not given: DIR"),
         (["gone"], 2, "no folder"),
         (["."], 1, "looked for wsol: metadata"),
         (["cub", "--kind", "cubs"], 2, "unknown kind of data set 'cubs'"),

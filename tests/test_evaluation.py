@@ -461,20 +461,24 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("words", "code", "said"),
         [
-            (["--threshold", "worst"], 2, "--threshold must be a number, best or from-val, got 'worst'"),
+            (
+                ["--threshold", "worst"],
+                2,
+                "--threshold needs best, from-val or a share in [0, 1), such as 0.2, got 'worst'",
+            ),
             (["--threshold", "from-val"], 2, "from-val needs other photos to choose on"),
-            (["--protocol", "coco"], 2, "protocol must be one of"),
+            (["--protocol", "coco"], 2, "--protocol needs one of"),
             (["--methods", "gradcam"], 2, "did you mean grad-cam"),
             (["--set", "trt.u=1"], 2, "--set needs METHOD.NAME=VALUE of one of auto"),
-            (["--interval", "0"], 2, "interval must be a number between 0 and 1"),
+            (["--interval", "0"], 2, "--interval needs a number above 0"),
             (["--split", "train"], 2, "has no split 'train'; it has test"),
             (["--kind", "cub"], 1, "is no data set of kind cub"),
-            (["--classes", "nowhere.json"], 2, "--classes nowhere.json must be a file of JSON"),
-            (["--threshold", "0.123"], 2, "threshold 0.123 is not among the 100 evaluated"),
+            (["--classes", "nowhere.json"], 2, "nowhere.json cannot be read so: No such file"),
+            (["--threshold", "0.123"], 2, "--threshold needs a multiple of --interval, 0.01, got 0.123"),
             (["--batch-size", "0"], 2, "--batch-size needs"),
-            (["--workers", "-1"], 2, "workers must be"),
-            (["--threads", "0"], 2, "threads must be"),
-            (["--limit", "0"], 2, "limit must be"),
+            (["--workers", "-1"], 2, "--workers needs"),
+            (["--threads", "0"], 2, "--threads needs"),
+            (["--limit", "0"], 2, "--limit needs"),
         ],
     )
     def test_wrong_words_are_one_line(

@@ -480,7 +480,7 @@ class TestFaults:
         assert out.splitlines()[0] == "24 photos: 1 with 1 boxes of 1 classes, 0 without a box, 0 copies, 23 failed"
         assert err.count("is empty (0 bytes)") == 20 and "3 more failed; see error in" in err
         assert cli.main([*words, "--format", "pdf"]) == 2
-        assert "formats must be some of" in capsys.readouterr().err
+        assert "--format needs one of coco, yolo, voc, jsonl, got 'pdf'" in capsys.readouterr().err
         assert cli.main(words) == 2
         assert "add --resume to go on" in capsys.readouterr().err
 

@@ -277,7 +277,7 @@ class TestDamage:
         self.check(capsys, 1, f"{name} is damaged", str(run))
 
     def test_options(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.check(capsys, 2, "figures come as pdf, svg, png, got 'gif'", str(run), "--figures", "pdf,gif")
+        self.check(capsys, 2, "--figures needs one of pdf, svg, png, got 'gif'", str(run), "--figures", "pdf,gif")
         self.check(capsys, 2, "photos", str(run), "--photos", "0")
         (tmp_path / "file").write_text("")
         self.check(capsys, 1, "cannot write", str(run), "--out", str(tmp_path / "file" / "page.html"))

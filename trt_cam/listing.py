@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from trt_cam.errors import InputError
@@ -67,13 +68,13 @@ def doc_entries(doc: str) -> dict[str, str]:
     return found
 
 
-def with_settings(method: str, given: list[str]) -> Any:
+def with_settings(method: str, given: Sequence[str]) -> Any:
     """A method with what ``--set name=value`` says of it; its name alone where nothing is said.
 
     Raises
     ------
     InputError
-        The method has no such option, a value is missing, or "auto" was to be set.
+        The method has no such option, or "auto" was to be set.
     """
     if not given:
         return method
@@ -81,9 +82,7 @@ def with_settings(method: str, given: list[str]) -> Any:
         raise InputError("--set needs a method to set, got method auto; name one with --method")
     kind, settings = get_explainer(method), dict[str, Any]()
     for one in given:
-        name, equals, value = one.partition("=")
-        if not equals or not value:
-            raise InputError(f"--set needs name=value, got {one!r}; see `trt-cam methods {method}`")
+        name, _, value = one.partition("=")
         if name not in options(kind):
             known = ", ".join(options(kind)) or "none"
             raise InputError(f"{method} has no option {name!r}; its options: {known}")
@@ -91,16 +90,15 @@ def with_settings(method: str, given: list[str]) -> Any:
     return kind(**settings)
 
 
-def methods_with_settings(names: str, given: list[str]) -> list[Any]:
-    """Methods named in one text, separated by commas, with what ``--set method.name=value`` says of them."""
-    methods = [name.strip() for name in names.split(",") if name.strip()]
+def methods_with_settings(names: Sequence[str], given: Sequence[str]) -> list[Any]:
+    """Methods with what ``--set method.name=value`` says of them."""
+    told: dict[str, list[str]] = {name: [] for name in names}
     for one in given:
-        if one.partition(".")[0] not in methods:
-            raise InputError(f"--set needs METHOD.NAME=VALUE of one of {', '.join(methods)}, got {one!r}")
-    return [
-        with_settings(name, [one.partition(".")[2] for one in given if one.partition(".")[0] == name])
-        for name in methods
-    ]
+        method, _, setting = one.partition(".")
+        if method not in told:
+            raise InputError(f"--set needs METHOD.NAME=VALUE of one of {', '.join(names)}, got {one!r}")
+        told[method].append(setting)
+    return [with_settings(name, told[name]) for name in names]
 
 
 def literal(text: str) -> Any:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from pathlib import Path
+from textwrap import indent
 
 from trt_cam import __version__
 from trt_cam.cli import (
@@ -27,9 +29,17 @@ from trt_cam.cli import (
     train,
 )
 from trt_cam.cli.output import FAILURE, INTERRUPTED, USAGE, complain
+from trt_cam.cli.parser import Parser
 from trt_cam.errors import InputError, TrtCamError
 
 COMMANDS = (localize, compare, methods, models, data, evaluate, report, pseudo_label, train, importing, export)
+
+
+EXAMPLES = """
+trt-cam localize photo.jpg --out found.png       # a box, a class and a heat map; works offline
+trt-cam compare photo.jpg                        # the same photo under several methods
+trt-cam train --help                             # what a command is for, its options and examples
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,8 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments
         Words after the program's name; None takes the process's own.
     """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
     try:
-        words = sys.argv[1:] if arguments is None else list(arguments)
         chosen = build_parser().parse_args(words, argparse.Namespace(words=words))
         command: Callable[[argparse.Namespace], int] = chosen.command
         with warnings.catch_warnings():
@@ -58,6 +70,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        complain(unforeseen(error))
+        return FAILURE
+
+
+TRACEBACK = "TRT_CAM_TRACEBACK"
+"""Variable of the environment that has the whole traceback of an unforeseen error printed."""
+
+
+def unforeseen(error: Exception) -> str:
+    """An error that no line of ours words: what it is, and where it came up."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "trt_cam" in frame.filename]
+    place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return (
+        f"{type(error).__name__}{place}: {str(error).strip() or 'it says no more'}; this was not foreseen: "
+        f"{TRACEBACK}=1 prints all of it, for a report"
+    )
 
 
 def warner() -> Callable[..., None]:
@@ -73,19 +104,16 @@ def warner() -> Callable[..., None]:
     return show
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse with one line per error."""
-
-    def error(self, message: str) -> NoReturn:
-        complain(f"{message}; see {self.prog} --help")
-        raise SystemExit(USAGE)
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """All commands and options. Nothing heavy is imported before a command runs."""
-    parser = Parser(prog="trt-cam", description="Heat maps and boxes of the objects in photos.", allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"trt-cam {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    parser = Parser(
+        prog="trt-cam",
+        usage="%(prog)s COMMAND [options]",
+        description="Heat maps and boxes of the objects in photos, from transformers that saw image labels only.",
+        epilog="examples:\n" + indent(EXAMPLES.strip(), "  ") + "\n\nMore is in docs/quickstart.md.",
+    )
+    parser.add_argument("--version", action="version", version=f"trt-cam {__version__}", help="print the version")
+    commands = parser.add_subparsers(metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)
     return parser

@@ -7,21 +7,57 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trt_cam.cli.options import add_common, common, quieten
-from trt_cam.cli.output import FAILURE, complain, make_folder, say
+from trt_cam.cli.options import (
+    add_methods,
+    add_model,
+    add_photo,
+    add_refine,
+    add_threshold,
+    common,
+    quieten,
+)
+from trt_cam.cli.output import FAILURE, check_picture, complain, make_folder, say
+from trt_cam.cli.parser import add_command
+from trt_cam.cli.values import filled, photo
 from trt_cam.errors import InputError
+
+TEXT = """
+Explain one photo by several methods on the same model and for the same class, side by side.
+Writes one figure, and prints a line for each method: class with its probability, and the box in pixels.
+A method that the model cannot carry is left out and named.
+"""
+EXAMPLES = """
+trt-cam compare photo.jpg
+trt-cam compare photo.jpg --methods trt,grad-cam,rollout --out compare.png
+trt-cam compare photo.jpg --methods rollout,raw-attention --set rollout.head_fusion=max --faithfulness
+"""
 
 
 def add(commands: Any) -> None:
     """Options of ``compare``."""
-    parser = commands.add_parser("compare", help="explain one photo by several methods, side by side")
-    parser.add_argument("photo", metavar="PHOTO")
-    parser.add_argument("--methods", default="auto,grad-cam,raw-attention,rollout", help="separated by commas")
-    parser.add_argument("--set", action="append", default=[], metavar="METHOD.NAME=VALUE", help="an option of a method")
-    parser.add_argument("--faithfulness", action="store_true", help="how much the class depends on what is marked")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON for each method")
-    parser.add_argument("--out", metavar="FILE", default="compare.png", help="the figure (default: %(default)s)")
-    add_common(parser)
+    parser = add_command(
+        *(commands, "compare", "explain one photo by several methods, side by side"),
+        usage="PHOTO [options]",
+        text=TEXT,
+        examples=EXAMPLES,
+        page="docs/compare.md",
+    )
+    parser.add_argument("photo", type=photo, metavar="PHOTO", help="one file")
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", type=filled, metavar="FILE", default="compare.png", help="the figure")
+    output.add_argument("--json", action="store_true", help="print one line of JSON for each method")
+    output.add_argument(
+        "--faithfulness",
+        action="store_true",
+        help="measure too how much the class depends on what each map marks: insertion, deletion, average drop and "
+        "increase, max-sensitivity; takes hundreds of forwards for each method",
+    )
+    look = parser.add_argument_group("what to look for, and how")
+    add_photo(look)
+    add_methods(look, "auto,grad-cam,raw-attention,rollout")
+    add_refine(look)
+    add_threshold(look)
+    add_model(parser.add_argument_group("model"))
     parser.set_defaults(command=run)
 
 
@@ -29,17 +65,20 @@ def run(chosen: argparse.Namespace) -> int:
     """One figure, and a line per method."""
     quieten()
     from trt_cam.data.photos import load_photo
-    from trt_cam.listing import methods_with_settings
-    from trt_cam.report.comparison import compare
 
+    out = Path(chosen.out).expanduser()
+    check_picture(out)
     try:
         photo = load_photo(chosen.photo)
     except InputError as error:  # a failure of this photo, not of usage
         complain(str(error))
         return FAILURE
-    make_folder(Path(chosen.out).expanduser().parent)
+    make_folder(out.parent)
+    from trt_cam.listing import methods_with_settings
+    from trt_cam.report.comparison import compare
+
     methods = methods_with_settings(chosen.methods, chosen.set)
-    comparison = compare(photo, methods, out=chosen.out, faithfulness=chosen.faithfulness, **common(chosen))
+    comparison = compare(photo, methods, out=out, faithfulness=chosen.faithfulness, **common(chosen))
     for name, result in comparison.results.items():
         scores = comparison.scores.get(name, {})
         if chosen.json:

@@ -6,22 +6,50 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from trt_cam.cli.options import add_dataset, dataset
+from trt_cam.cli.options import add_dataset, keywords
 from trt_cam.cli.output import FAILURE, say
+from trt_cam.cli.parser import add_command
+from trt_cam.cli.values import WHOLE, filled
 
 if TYPE_CHECKING:
     from trt_cam.data.problems import Problem
     from trt_cam.data.samples import DataSet
 
 
+TEXT = """
+Look through a data set for all that is missing or broken: lists, boxes, masks, classes, and whether the
+photos are there. Prints a line for each problem, with file and line, then one for each split: how many
+samples, classes, boxes and masks it has. Nothing is changed. Exit code 1 where there is a problem.
+"""
+EXAMPLES = """
+trt-cam data check CUB_200_2011
+trt-cam data check CUB_200_2011 --split test --pictures
+trt-cam data check wsolevaluation --data-option name=ILSVRC --json
+"""
+
+
 def add(commands: Any) -> None:
     """Options of ``data check``."""
-    group = commands.add_parser("data", help="check data sets").add_subparsers(required=True, metavar="ACTION")
-    parser = group.add_parser("check", help="list all that is missing or broken, with file and line")
-    add_dataset(parser)
-    parser.add_argument("--pictures", action="store_true", help="open every picture too")
-    parser.add_argument("--most", type=int, metavar="N", help="print at most N problems (default: all)")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON for each problem and split")
+    group = add_command(
+        *(commands, "data", "look through a data set for what is missing or broken"),
+        usage="ACTION [options]",
+        text="Data sets in the layouts that they are distributed in.",
+        examples="trt-cam data check CUB_200_2011",
+        page="docs/datasets.md",
+    ).add_subparsers(metavar="ACTION")
+    parser = add_command(
+        *(group, "check", "list all that is missing or broken, with file and line"),
+        usage="DIR [options]",
+        text=TEXT,
+        examples=EXAMPLES,
+        page="docs/datasets.md",
+    )
+    parser.add_argument("data", type=filled, metavar="DIR", help="folder that the archives were unpacked in")
+    add_dataset(parser.add_argument_group("data"), "--set")
+    output = parser.add_argument_group("output")
+    output.add_argument("--pictures", action="store_true", help="open every picture too, which takes minutes to hours")
+    output.add_argument("--most", type=WHOLE, metavar="N", help="print at most N problems (default: all)")
+    output.add_argument("--json", action="store_true", help="print one line of JSON for each problem and each split")
     parser.set_defaults(command=run)
 
 
@@ -31,7 +59,7 @@ def run(chosen: argparse.Namespace) -> int:
 
     seen: set[Problem] = set()
     left = chosen.most
-    for found in open_splits(chosen.folder, chosen.kind, chosen.split, **dataset(chosen)):
+    for found in open_splits(chosen.data, chosen.kind, chosen.split, **keywords(chosen.data_option)):
         count = 0
         for problem in found.problems(pictures=chosen.pictures):
             if problem in seen:  # in a list that several splits share

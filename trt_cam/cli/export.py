@@ -5,28 +5,58 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from trt_cam.cli.options import quieten, sides
+from trt_cam.cli.options import add_method, add_refine, add_threshold, quieten, refinement, sides
 from trt_cam.cli.output import say
-from trt_cam.errors import InputError
+from trt_cam.cli.parser import add_command
+from trt_cam.cli.values import COUNT, PIXELS, Or, filled
+
+TEXT = """
+Write a model with its method as one ONNX file, to run it without PyTorch. It takes photos (B, H, W, 3), uint8 RGB,
+resized to the model's size, and gives logits (B, K) and the heat (B, H, W) that `trt-cam localize` makes its
+boxes of; class names and threshold are in its metadata. examples/boxes_with_onnxruntime.py makes boxes of it.
+Prints the file's size and how far it is from PyTorch. Needs: pip install 'trt-cam[onnx]'.
+"""
+EXAMPLES = """
+trt-cam export --out model.onnx
+trt-cam export runs/mine/model --out mine.onnx --half
+trt-cam export deit_small_patch16_224 --method ts-cam --refine affinity --batch 1 --out small.onnx
+"""
 
 
 def add(commands: Any) -> None:
     """Options of ``export``."""
-    parser = commands.add_parser(
-        "export",
-        help="write a model with its method as an ONNX file",
-        description="The file takes photos (B, H, W, 3), uint8 RGB of the model's size, and gives logits and the heat "
-        "that `trt-cam localize` makes its boxes of; class names and threshold are in its metadata. docs/export.md and "
-        "examples/boxes_with_onnxruntime.py show how boxes come of it without torch.",
+    parser = add_command(
+        *(commands, "export", "write a model with its method as an ONNX file"),
+        usage="[MODEL] --out FILE [options]",
+        text=TEXT,
+        examples=EXAMPLES,
+        page="docs/export.md",
     )
-    parser.add_argument("model", nargs="?", help="a timm name, a folder or hf-hub:owner/name (default: embedded)")
-    parser.add_argument("--out", required=True, metavar="FILE", help="such as model.onnx")
-    parser.add_argument("--method", default="auto", help="see `trt-cam methods`; one of a single pass forward")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the method")
-    parser.add_argument("--refine", default="default", help="default (the model's own), affinity or none")
-    parser.add_argument("--threshold", type=float, metavar="SHARE", help="of the map's maximum, for the metadata")
-    parser.add_argument("--size", type=int, nargs="+", metavar="PIXELS", help="of the input, one or H W (default: own)")
-    parser.add_argument("--batch", default="dynamic", metavar="N", help="photos at a time (default: dynamic, any)")
+    parser.add_argument(
+        "model",
+        nargs="?",
+        type=filled,
+        metavar="MODEL",
+        help="a name of `trt-cam models`, a folder, or hf-hub:OWNER/NAME (default: trt-lite0, in this package)",
+    )
+    parser.add_argument("--out", required=True, type=filled, metavar="FILE", help="such as model.onnx")
+    add_method(parser)
+    add_refine(parser, ("default", "affinity", "none"))
+    add_threshold(parser)
+    parser.add_argument(
+        "--size",
+        type=PIXELS,
+        nargs="+",
+        metavar="PIXELS",
+        help="of the input, one or height and width (default: the model's own)",
+    )
+    parser.add_argument(
+        "--batch",
+        type=Or(("dynamic",), COUNT),
+        default="dynamic",
+        metavar="N",
+        help="photos at a time, or dynamic for any number",
+    )
     parser.add_argument("--half", action="store_true", help="store weights as float16: half of the size")
     parser.set_defaults(command=run)
 
@@ -34,19 +64,18 @@ def add(commands: Any) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Write the file; say how large it is and how near to PyTorch."""
     quieten()
+    size = sides(chosen.size)
     from trt_cam.export import export_onnx
     from trt_cam.listing import with_settings
 
-    if chosen.batch != "dynamic" and not chosen.batch.isdecimal():
-        raise InputError(f"--batch must be dynamic or a number of photos, got {chosen.batch!r}")
     made = export_onnx(
         chosen.model,
         chosen.out,
         method=with_settings(chosen.method, chosen.set),
-        refine=None if chosen.refine == "none" else chosen.refine,
+        refine=refinement(chosen),
         threshold=chosen.threshold,
-        size=sides(chosen.size),
-        batch="dynamic" if chosen.batch == "dynamic" else int(chosen.batch),
+        size=size,
+        batch=chosen.batch,
         half=chosen.half,
     )
     say(

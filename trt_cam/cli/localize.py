@@ -9,25 +9,72 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trt_cam.cli.options import add_common, common, quieten
-from trt_cam.cli.output import FAILURE, complain, make_folder, progress, say
+from trt_cam.cli.options import (
+    BOXES,
+    add_batch,
+    add_method,
+    add_model,
+    add_photo,
+    add_refine,
+    add_threshold,
+    choice,
+    common,
+    quieten,
+)
+from trt_cam.cli.output import FAILURE, check_folder, check_picture, complain, make_folder, progress, say
+from trt_cam.cli.parser import add_command
+from trt_cam.cli.values import filled, photo
 from trt_cam.errors import InputError
 
 if TYPE_CHECKING:
     from trt_cam.results import Failure, Localization
 
 
+TEXT = """
+Find the object in each photo: its class, a box around it, and the heat map that the box was made of.
+Prints a line for each photo: path, class with its probability, and boxes as [x0, y0, x1, y1], in pixels
+of the upright photo from its top left, x1 and y1 exclusive.
+
+--out writes pictures with heat and box,
+--json prints one line of JSON for each photo instead. A photo that fails does not stop the others.
+"""
+EXAMPLES = """
+trt-cam localize photo.jpg
+trt-cam localize photos/ 'more/*.png' --out pictures
+trt-cam localize photo.jpg --target tabby --method rollout --set head_fusion=max
+trt-cam localize photo.jpg --model deit_small_patch16_224 --json
+"""
+
+
 def add(commands: Any) -> None:
     """Options of ``localize``."""
-    parser = commands.add_parser("localize", help="find the object in photos: boxes, class, pictures")
-    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="files, folders or patterns")
-    parser.add_argument("--method", default="auto", help="see `trt-cam methods`; auto takes the best that fits")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the method")
-    parser.add_argument("--boxes", default="largest", help="largest, all_external or all")
-    parser.add_argument("--out", metavar="DIR", help="write a picture for each photo there, or to one file.png")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON for each photo")
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="photos in one forward")
-    add_common(parser)
+    parser = add_command(
+        *(commands, "localize", "find the object in photos: class, boxes, heat map"),
+        usage="PHOTO [PHOTO ...] [options]",
+        text=TEXT,
+        examples=EXAMPLES,
+        page="docs/quickstart.md",
+    )
+    parser.add_argument(
+        "photos", nargs="+", type=photo, metavar="PHOTO", help="file, folder (all photos below it) or quoted pattern"
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", type=filled, metavar="DIR", help="folder for a picture of each photo, or one file.png")
+    output.add_argument("--json", action="store_true", help="print one line of JSON for each photo")
+    look = parser.add_argument_group("what to look for, and how")
+    add_photo(look)
+    add_method(look)
+    add_refine(look)
+    boxes = parser.add_argument_group("boxes")
+    add_threshold(boxes)
+    choice(
+        *(boxes, "--boxes", BOXES),
+        "around the largest region, around each, or around each contour, holes included (default: largest)",
+        "largest",
+    )
+    model = parser.add_argument_group("model")
+    add_model(model)
+    add_batch(model)
     parser.set_defaults(command=run)
 
 
@@ -35,12 +82,13 @@ def run(chosen: argparse.Namespace) -> int:
     """Each photo as a line, a picture or JSON, as it is done; what failed at the end."""
     quieten()
     from trt_cam.data.photos import expand_photos
+
+    photos = expand_photos(chosen.photos)
+    pictures = Pictures(chosen.out, photos) if chosen.out else None
     from trt_cam.listing import with_settings
     from trt_cam.localization import iter_localize
 
     method = with_settings(chosen.method, chosen.set)
-    photos = expand_photos(chosen.photos)
-    pictures = Pictures(chosen.out, photos) if chosen.out else None
     found = iter_localize(photos, method=method, boxes=chosen.boxes, batch_size=chosen.batch_size, **common(chosen))
     failed = [line for result in progress(found, len(photos)) if (line := report(result, pictures, chosen.json))]
     if len(failed) > 1 or (failed and len(photos) > 1):
@@ -78,6 +126,7 @@ class Pictures:
         self.file = target if target.suffix and not target.is_dir() else None
         if self.file is not None and len(photos) > 1:
             raise InputError(f"--out {out} is one file, but there are {len(photos)} photos; give a folder")
+        check_folder(target) if self.file is None else check_picture(self.file)
         self.folder = target.parent if self.file else target
         make_folder(self.folder)
         self.taken = {photo.absolute() for photo in photos}

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, in groups, and what they mean for the library."""
 
 from __future__ import annotations
 
@@ -7,25 +7,199 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trt_cam.cli.values import COUNT, PIXELS, SHARE, WHOLE, OneOf, filled, names, pair, pair_of_method
 from trt_cam.errors import InputError
 
+REFINEMENTS = ("default", "affinity", "ncut", "none")
+BOXES = ("largest", "all_external", "all")
+FITS = ("squash", "pad", "crop")
 
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """Options of the commands that explain photos."""
-    parser.add_argument("--model", help="a timm name, a folder or hf-hub:owner/name (default: the embedded model)")
-    parser.add_argument("--target", help="class name or index to look for (default: the predicted class)")
-    parser.add_argument("--threshold", type=float, metavar="SHARE", help="of the map's maximum, in [0, 1)")
-    parser.add_argument("--refine", default="default", help="default (the model's own), affinity, ncut or none")
-    parser.add_argument("--fit", default="squash", help="squash, pad or crop")
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="of the model's input (default: its own)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
+
+def choice(group: Any, flag: str, words: tuple[str, ...], text: str, default: str | None = None) -> None:
+    """An option that takes one of a few words."""
+    group.add_argument(flag, choices=words, type=OneOf(words), default=default, help=text)
+
+
+def add_model(group: Any, *, pixels: str = "side of the square that photos are resized to") -> None:
+    """Which model, and where it runs."""
+    group.add_argument(
+        "--model",
+        type=filled,
+        metavar="NAME",
+        help="a name of `trt-cam models`, a folder that `trt-cam train` or `trt-cam import` wrote, or "
+        "hf-hub:OWNER/NAME (default: trt-lite0, the model in this package, which needs no network)",
+    )
+    group.add_argument("--size", type=PIXELS, metavar="PIXELS", help=f"{pixels} (default: the model's own)")
+    group.add_argument("--device", type=filled, help="where to compute: cpu, cuda, cuda:1, ... (default: cpu)")
+
+
+def add_batch(group: Any) -> None:
+    """How many photos a forward takes."""
+    group.add_argument("--batch-size", type=COUNT, default=8, metavar="N", help="photos in one forward of the model")
+
+
+def add_method(group: Any) -> None:
+    """One method with its options."""
+    group.add_argument(
+        "--method",
+        type=filled,
+        default="auto",
+        metavar="NAME",
+        help="a name of `trt-cam methods`; auto takes what the model was trained for, else trt-free, else grad-cam",
+    )
+    group.add_argument(
+        "--set",
+        action="append",
+        type=pair,
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the method, as `trt-cam methods NAME` lists them; may be given several times",
+    )
+
+
+def add_methods(group: Any, default: str | None, told: str = "") -> None:
+    """Several methods with their options."""
+    group.add_argument(
+        "--methods",
+        type=names,
+        default=default,
+        metavar="NAMES",
+        help=f"names of `trt-cam methods`, separated by commas{told}",
+    )
+    group.add_argument(
+        "--set",
+        action="append",
+        type=pair_of_method,
+        default=[],
+        metavar="METHOD.NAME=VALUE",
+        help="an option of one of them, as `trt-cam methods METHOD` lists them; may be given several times",
+    )
+
+
+def add_refine(group: Any, words: tuple[str, ...] = REFINEMENTS) -> None:
+    """What is done to the raw map."""
+    meaning = {
+        "default": "what the model's configuration says",
+        "affinity": "spread it over patches that are alike",
+        "ncut": "cut out a group of patches that are alike (normalised cut)",
+        "none": "leave it",
+    }
+    told = "; ".join(f"{word}: {meaning[word]}" for word in words)
+    choice(group, "--refine", words, f"what becomes of the raw map; {told} (default: default)", "default")
+
+
+def refinement(chosen: argparse.Namespace) -> str | None:
+    """``--refine`` as the library takes it."""
+    found: str = chosen.refine
+    return None if found == "none" else found
+
+
+def add_threshold(group: Any) -> None:
+    """Where foreground begins."""
+    group.add_argument(
+        "--threshold",
+        type=SHARE,
+        metavar="SHARE",
+        help="boxes are around what is above this share of the map's maximum, in [0, 1) "
+        "(default: the model's for this method, else the method's)",
+    )
+
+
+def add_photo(group: Any) -> None:
+    """What is looked for in a photo, and how it comes to the model's input."""
+    group.add_argument(
+        "--target", type=filled, metavar="CLASS", help="class to look for, name or index (default: the predicted one)"
+    )
+    choice(
+        group,
+        "--fit",
+        FITS,
+        "how a photo comes to the model's square: both sides squashed, the shorter one padded, or the middle cropped "
+        "(default: squash)",
+        "squash",
+    )
 
 
 def common(chosen: argparse.Namespace) -> dict[str, Any]:
-    """The options of `add_common` as keywords."""
-    names = ("model", "target", "threshold", "fit", "size", "device")
-    refine = None if chosen.refine == "none" else chosen.refine
-    return {name: getattr(chosen, name) for name in names} | {"refine": refine}
+    """What `add_model`, `add_photo`, `add_refine` and `add_threshold` say, as keywords of ``localize``."""
+    told = ("model", "target", "threshold", "fit", "size", "device")
+    return {name: getattr(chosen, name) for name in told} | {"refine": refinement(chosen)}
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that take a model through many photos, in runs that can be cut short."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--out", required=True, type=filled, metavar="DIR", help="folder of the run: new, or empty")
+    group.add_argument("--resume", action="store_true", help="go on with the run in --out that was cut short")
+    add_batch(group)
+    group.add_argument("--threads", type=COUNT, default=1, metavar="N", help="of one forward on the CPU")
+    group.add_argument("--workers", type=WHOLE, default=0, metavar="N", help="processes that read photos")
+
+
+def add_dataset(group: Any, *aliases: str) -> None:
+    """Which data set; ``aliases`` of ``--data-option``."""
+    group.add_argument(
+        "--kind",
+        type=filled,
+        default="auto",
+        help="layout: wsol, cub, voc, coco, folders, ... of docs/datasets.md; auto looks at what lies in DIR",
+    )
+    group.add_argument("--split", type=filled, metavar="NAME", help="train, val, test, ... (default: the only one)")
+    group.add_argument(
+        *("--data-option", *aliases),
+        action="append",
+        type=pair,
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the layout, such as photos_root=DIR; may be given several times",
+    )
+
+
+def add_classes(group: Any) -> None:
+    """Which class of the model a class of the data is."""
+    group.add_argument(
+        "--classes",
+        type=filled,
+        metavar="FILE",
+        help="JSON object: the model's class, name or index, of each class of the data (default: by equal names)",
+    )
+
+
+def keywords(given: list[str]) -> dict[str, str]:
+    """``NAME=VALUE`` texts as keywords."""
+    return {name: value for name, _, value in (one.partition("=") for one in given)}
+
+
+def classes_of(path: str | None) -> dict[str, str | int] | None:
+    """The file of ``--classes``."""
+    if path is None:
+        return None
+    needed = "--classes needs a file with a JSON object of the data's classes to the model's names or indices"
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{needed}, but {path} cannot be read so: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    if not isinstance(found, dict) or not all(isinstance(one, (str, int)) for one in found.values()):
+        raise InputError(f"{needed}, got something else in {path}; write it as docs/evaluation.md shows")
+    return found
+
+
+def sides(given: list[int] | None) -> tuple[int, int] | None:
+    """``--size``: one number for a square, or height and width."""
+    if given is None:
+        return None
+    if len(given) > 2:
+        raise InputError(f"--size needs one number of pixels, or height and width; got {len(given)} numbers")
+    return given[0], given[-1]
+
+
+def exclude(chosen: argparse.Namespace, first: str, second: str, instead: str) -> None:
+    """Refuse two options that were both given, and of which one would do nothing."""
+    given = [getattr(chosen, one.removeprefix("--").replace("-", "_")) for one in (first, second)]
+    if not any(one is None or one is False or one == [] for one in given):
+        raise InputError(f"{first} and {second} do not go together; {instead}")
 
 
 def quieten() -> None:
@@ -35,62 +209,3 @@ def quieten() -> None:
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would list its five retries
     warnings.filterwarnings("ignore", module=r"(PIL|timm|huggingface_hub)\b")
-
-
-def sides(given: list[int] | None) -> tuple[int, int] | None:
-    """``--size``: one number for a square, or height and width."""
-    if given is None:
-        return None
-    if len(given) not in (1, 2):
-        raise InputError(f"--size needs one number of pixels, or height and width; got {len(given)} numbers")
-    return given[0], given[-1]
-
-
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """Options of the commands that take a model through many photos, in runs that can be cut short."""
-    parser.add_argument("--classes", metavar="FILE", help="JSON: the model's class of each of the data set's")
-    parser.add_argument("--model", help="a timm name, a folder or hf-hub:owner/name (default: the embedded model)")
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="of the model's input (default: its own)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; under torchrun cuda is each process's own")
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="photos in one forward")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of one forward on the CPU (default: 1)")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read photos")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was cut short")
-
-
-def add_dataset(parser: argparse.ArgumentParser) -> None:
-    """Options of the commands that read a data set."""
-    parser.add_argument("folder", metavar="DIR", help="that the archives were unpacked in")
-    parser.add_argument("--kind", default="auto", help="cub, wsol, ilsvrc, folders, ... (default: by what lies there)")
-    parser.add_argument("--split", help="train, val, test (default: all there are)")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="such as photos_root=DIR")
-
-
-def dataset(chosen: argparse.Namespace) -> dict[str, str]:
-    """What ``--set`` says of a data set, as keywords."""
-    return named_values(chosen.set, "--set")
-
-
-def named_values(given: list[str], option: str) -> dict[str, str]:
-    """``NAME=VALUE`` texts as keywords."""
-    pairs = [(one, *one.partition("=")) for one in given]
-    for one, name, equals, value in pairs:
-        if not (name and equals and value):
-            raise InputError(f"{option} needs NAME=VALUE, got {one!r}")
-    return {name: value for _, name, _, value in pairs}
-
-
-def classes_of(path: str | None) -> dict[str, str | int] | None:
-    """The file of ``--classes``."""
-    if path is None:
-        return None
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"--classes {path} must be a file of JSON, got: {error}") from None
-    if not isinstance(found, dict) or not all(isinstance(one, (str, int)) for one in found.values()):
-        raise InputError(
-            f"--classes {path} must hold one object, the data set's classes to the model's names or indices"
-        )
-    return found

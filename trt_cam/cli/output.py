@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from trt_cam.errors import OutputError
+from trt_cam.errors import InputError, OutputError
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -24,9 +24,27 @@ def make_folder(folder: Path) -> None:
         raise OutputError(f"cannot write to {folder} ({error.strerror or error}); give another --out") from error
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a file in place of a folder."""
+    if folder.is_file():
+        raise InputError(f"--out needs a folder, got the file {folder}; give another name")
+
+
+def check_picture(path: Path) -> None:
+    """Refuse, before the work, a file that no picture can be written to."""
+    from PIL import Image
+
+    Image.init()
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.SAVE}
+    if path.suffix.lower() not in known:
+        raise InputError(f"--out needs a picture's file, got {path}; end it with .png or .jpg")
+    if path.is_dir():
+        raise InputError(f"--out needs a picture's file, got the folder {path}; name a file in it")
+
+
 def progress(results: Iterable[Any], count: int) -> Iterator[Any]:
     """The same results, counted on stderr if that is a terminal, they are many, and their lines go elsewhere."""
-    shown = count > 1 and sys.stderr.isatty() and not sys.stdout.isatty()
+    shown = count > 1 and on_terminal(sys.stderr) and not on_terminal(sys.stdout)
     for done, result in enumerate(results, start=1):
         if shown:
             say(f"\r{done}/{count} photos", sys.stderr, end="")
@@ -35,16 +53,22 @@ def progress(results: Iterable[Any], count: int) -> Iterator[Any]:
         say("\r" + " " * 40 + "\r", sys.stderr, end="")
 
 
+def on_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream is shown to somebody; Python has None for one that was closed."""
+    return stream is not None and stream.isatty()
+
+
 def say(text: str, stream: TextIO | None = None, end: str = "\n") -> None:
-    """Print, escaping what the terminal cannot show."""
+    """Print at once, escaping what the terminal cannot show."""
     stream = stream or sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, end=end, flush=stream is sys.stderr)
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, end=end, flush=True)
 
 
 def complain(text: str, kind: str = "error: ") -> None:
-    """One line on stderr."""
-    say(f"trt-cam: {kind}{' '.join(text.split())}", sys.stderr)
+    """One line on stderr, if there is one."""
+    if sys.stderr is not None:
+        say(f"trt-cam: {kind}{' '.join(text.split())}", sys.stderr)
 
 
 class Counter:

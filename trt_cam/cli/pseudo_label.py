@@ -5,10 +5,27 @@ from __future__ import annotations
 import argparse
 import sys
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trt_cam.cli.options import add_run, classes_of, quieten
-from trt_cam.cli.output import FAILURE, Counter, complain, say
+from trt_cam.cli.options import (
+    BOXES,
+    add_classes,
+    add_dataset,
+    add_method,
+    add_model,
+    add_refine,
+    add_run,
+    add_threshold,
+    choice,
+    classes_of,
+    keywords,
+    quieten,
+    refinement,
+)
+from trt_cam.cli.output import FAILURE, Counter, check_folder, complain, on_terminal, say
+from trt_cam.cli.parser import add_command
+from trt_cam.cli.values import CHANCE, LEAST_0, SomeOf, filled
 
 if TYPE_CHECKING:
     from trt_cam.pseudolabels import PseudoLabels
@@ -16,52 +33,97 @@ if TYPE_CHECKING:
 SHOWN = 20  # photos that failed; all of them have a line in the file
 
 
+FORMATS = ("coco", "yolo", "voc", "jsonl")
+TEXT = """
+Make boxes for photos that have none, as labels to train a detector on: localize the object in every photo
+below DIR and write its box. Writes to --out photos.jsonl, a line for each photo, and a folder for each
+format; prints how many photos have boxes, and which failed.
+
+Kill it and run it again with --resume, or run it under torchrun: the files are the same to the last byte. Once
+it is complete, --resume writes other formats or keeps other boxes without running the model again.
+"""
+EXAMPLES = """
+trt-cam pseudo-label photos --out runs/labels
+trt-cam pseudo-label photos --out runs/labels --format coco,yolo --min-score 0.5 --min-size 16
+trt-cam pseudo-label photos --out runs/labels --target predicted --boxes all_external --workers 4
+trt-cam pseudo-label photos --out runs/labels --resume
+"""
+
+
 def add(commands: Any) -> None:
     """Options of ``pseudo-label``."""
-    parser = commands.add_parser(
-        "pseudo-label",
-        help="boxes for folders of photos, as labels to train a detector on",
-        description="Localize the object in every photo below DIR and write its box as COCO, YOLO, VOC or JSON lines. "
-        "Kill it and run it again with --resume, or run it under torchrun: the files are the same to the last byte. "
-        "Once it is complete, --resume writes other formats or keeps other boxes without a model's work.",
+    parser = add_command(
+        *(commands, "pseudo-label", "make boxes for photos that have none, to train a detector on"),
+        usage="DIR --out DIR [options]",
+        text=TEXT,
+        examples=EXAMPLES,
+        page="docs/pseudo-labels.md",
     )
-    parser.add_argument("data", metavar="DIR", help="photos, in a folder for each class or not; or a data set")
     parser.add_argument(
-        "--format", default="coco", help="coco, yolo, voc or jsonl, separated by commas (default: coco)"
+        "data", type=filled, metavar="DIR", help="photos, in a folder for each class or not; or a data set"
     )
-    parser.add_argument("--boxes", default="largest", help="largest (one a photo) or all_external")
-    parser.add_argument("--target", default="label", help="label (of the photo, if it has one) or predicted")
-    parser.add_argument(
-        "--min-size", type=float, default=0, metavar="N", help="of a box's sides: pixels, or share if < 1"
-    )
-    parser.add_argument("--min-score", type=float, default=0, metavar="P", help="least probability of a box's class")
-    parser.add_argument("--kind", default="auto", help="of data set (default: by what lies in the folder)")
-    parser.add_argument("--split", help="which part, where there are several")
-    parser.add_argument("--method", default="auto", help="see `trt-cam methods`; auto takes the best that fits")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the method")
-    parser.add_argument("--refine", default="default", help="default (the model's own), affinity, ncut or none")
-    parser.add_argument("--threshold", type=float, metavar="SHARE", help="of the map's maximum, in [0, 1)")
     add_run(parser)
+    add_labels(parser.add_argument_group("labels"))
+    look = parser.add_argument_group("what to look for, and how")
+    choice(
+        *(look, "--target", ("label", "predicted")),
+        "the class of the photo's folder or label, where it has one, or what the model predicts (default: label)",
+        "label",
+    )
+    choice(
+        *(look, "--boxes", BOXES[:2]), "one around the largest region, or one around each (default: largest)", "largest"
+    )
+    add_method(look)
+    add_refine(look)
+    add_threshold(look)
+    data = parser.add_argument_group("data")
+    add_dataset(data)
+    add_classes(data)
+    add_model(parser.add_argument_group("model"))
     parser.set_defaults(command=run)
+
+
+def add_labels(group: Any) -> None:
+    """What is written, and which boxes."""
+    group.add_argument(
+        "--format",
+        type=SomeOf(FORMATS),
+        default=["coco"],
+        metavar="FORMATS",
+        help=f"{', '.join(FORMATS)}, or several separated by commas (default: coco)",
+    )
+    group.add_argument(
+        "--min-size",
+        type=LEAST_0,
+        default=0,
+        metavar="N",
+        help="least side of a box: pixels, or below 1 a share of the photo's side",
+    )
+    group.add_argument(
+        "--min-score", type=CHANCE, default=0, metavar="P", help="least probability of a box's class, in [0, 1]"
+    )
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Label, write the files, say what is in them; what failed at the end."""
     quieten()
+    check_folder(Path(chosen.out))
     from trt_cam.data.catalog import load_dataset
+
+    data = load_dataset(chosen.data, chosen.kind, chosen.split, **keywords(chosen.data_option))
     from trt_cam.listing import with_settings
     from trt_cam.pseudolabels import pseudo_label
     from trt_cam.runs import World
 
     found = pseudo_label(
-        load_dataset(chosen.data, chosen.kind, chosen.split),
+        data,
         chosen.out,
         model=chosen.model,
         method=with_settings(chosen.method, chosen.set),
-        refine=None if chosen.refine == "none" else chosen.refine,
+        refine=refinement(chosen),
         threshold=chosen.threshold,
         boxes=chosen.boxes,
-        formats=[name.strip() for name in chosen.format.split(",")],
+        formats=chosen.format,
         target=chosen.target,
         classes=classes_of(chosen.classes),
         min_size=chosen.min_size,
@@ -72,7 +134,7 @@ def run(chosen: argparse.Namespace) -> int:
         resume=chosen.resume,
         device=chosen.device,
         size=chosen.size,
-        progress=Counter() if sys.stderr.isatty() else None,
+        progress=Counter() if on_terminal(sys.stderr) else None,
     )
     if World.current().rank > 0:  # process 0 reports; torchrun would end it at the first failure of another
         return 0

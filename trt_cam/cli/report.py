@@ -6,23 +6,49 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trt_cam.cli.options import named_values, quieten
+from trt_cam.cli.options import keywords, quieten
 from trt_cam.cli.output import complain, make_folder, say
+from trt_cam.cli.parser import add_command
+from trt_cam.cli.values import COUNT, SomeOf, filled, pair
+
+TEXT = """
+Make a page of what `trt-cam evaluate` found: tables with intervals, curves, where methods differ, and photos
+with heat maps, boxes and a slider for the threshold. One HTML file that opens in any browser, from the disk,
+and holds all it shows. Prints its path, and warns of what it lacks, such as photos that are not there any more.
+"""
+EXAMPLES = """
+trt-cam report runs/cub
+trt-cam report runs/cub --photos 20 --out page.html
+trt-cam report runs/cub --figures pdf,png
+"""
 
 
 def add(commands: Any) -> None:
     """Options of ``report``."""
-    parser = commands.add_parser(
-        "report",
-        help="a page of an evaluation: figures, curves, errors, photos",
-        description="Makes one HTML file of a run: it opens in any browser, from the disk, and holds all it shows.",
+    parser = add_command(
+        *(commands, "report", "make a page of an evaluation: tables, curves, photos"),
+        usage="RUN [options]",
+        text=TEXT,
+        examples=EXAMPLES,
+        page="docs/evaluation.md",
     )
-    parser.add_argument("run", metavar="RUN", help="the --out of `trt-cam evaluate`")
-    parser.add_argument("--data", metavar="DIR", help="where the data set lies now (default: where it was)")
-    parser.add_argument("--data-option", action="append", default=[], metavar="NAME=VALUE", help="photos_root=DIR, ...")
-    parser.add_argument("--out", metavar="FILE", help="the page (default: report.html in RUN)")
-    parser.add_argument("--photos", type=int, metavar="N", help="in each list of a method (default: 8, or what fits)")
-    parser.add_argument("--figures", metavar="KINDS", help="also draw figures for papers to RUN/figures: pdf, svg, png")
+    parser.add_argument("run", type=filled, metavar="RUN", help="folder that `trt-cam evaluate --out` wrote")
+    parser.add_argument("--out", type=filled, metavar="FILE", help="the page (default: report.html in RUN)")
+    parser.add_argument(
+        "--photos", type=COUNT, metavar="N", help="photos in each list of a method (default: 8, or what fits)"
+    )
+    parser.add_argument(
+        "--figures",
+        type=SomeOf(("pdf", "svg", "png")),
+        default=[],
+        metavar="KINDS",
+        help="draw figures for papers to RUN/figures too: pdf, svg, png, or several separated by commas",
+    )
+    data = parser.add_argument_group("data", "where the run does not find its data set any more")
+    data.add_argument("--data", type=filled, metavar="DIR", help="where it lies now (default: where it was)")
+    data.add_argument(
+        "--data-option", action="append", type=pair, default=[], metavar="NAME=VALUE", help="such as photos_root=DIR"
+    )
     parser.set_defaults(command=run)
 
 
@@ -30,21 +56,20 @@ def run(chosen: argparse.Namespace) -> int:
     """Write the page and the figures; what the page lacks is said."""
     quieten()
     from trt_cam.report.page import write_page
-    from trt_cam.report.papers import check_kinds, write_figures
+    from trt_cam.report.papers import write_figures
 
-    kinds = check_kinds(chosen.figures.split(",")) if chosen.figures else []
     if chosen.out:
         make_folder(Path(chosen.out).expanduser().parent)
     page = write_page(
         chosen.run,
         data=chosen.data,
-        options=named_values(chosen.data_option, "--data-option"),
+        options=keywords(chosen.data_option),
         out=chosen.out,
         photos=chosen.photos,
     )
     for note in page.notes:
         complain(note, kind="warning: ")
     say(f"-> {page.path}")
-    for path in write_figures(chosen.run, kinds) if kinds else []:
+    for path in write_figures(chosen.run, chosen.figures) if chosen.figures else []:
         say(f"-> {path}")
     return 0
