@@ -22,7 +22,7 @@ from trt_cam.data.samples import DataSet
 from trt_cam.errors import DatasetError, InputError, OutputError
 from trt_cam.evaluation import Progress, class_indices, of_data, of_weights
 from trt_cam.localization import computing
-from trt_cam.ops._checks import check_count
+from trt_cam.ops._checks import check_choice, check_count, check_range
 from trt_cam.pipeline import Pipeline, own_threshold
 from trt_cam.pseudolabels.formats import FORMATS
 from trt_cam.pseudolabels.labelling import FORWARDS, Forwards, Line, packed
@@ -150,15 +150,12 @@ def pseudo_label(
 def check_options(boxes: str, formats: Sequence[str], target: str, min_size: float, min_score: float) -> None:
     """Refuse words that are none of the options' and numbers out of range."""
     known = (*FORMATS, "jsonl")
-    if isinstance(formats, str) or not formats or not set(formats) <= set(known):
+    if isinstance(formats, str) or not formats or not all(one in known for one in formats):
         raise InputError(f"formats must be some of {', '.join(known)}, got {formats!r}")
-    for name, value, words in (("boxes", boxes, get_args(Boxes)), ("target", target, get_args(Target))):
-        if value not in words:
-            raise InputError(f"{name} must be one of {', '.join(words)}, got {value!r}")
-    if not 0 <= min_size < float("inf"):
-        raise InputError(f"min_size must be pixels, or below 1 a share of the photo's side, got {min_size!r}")
-    if not 0 <= min_score <= 1:
-        raise InputError(f"min_score must be a probability in [0, 1], got {min_score!r}")
+    check_choice(boxes, "boxes", get_args(Boxes))
+    check_choice(target, "target", get_args(Target))
+    check_range(min_size, "min_size", 0)
+    check_range(min_score, "min_score", 0, 1)
 
 
 def check_scores(line: Pipeline, min_score: float) -> None:
