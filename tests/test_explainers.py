@@ -353,7 +353,10 @@ def test_the_result_says_what_was_read() -> None:
     assert explain(images).layer == "blocks.2.norm1"
     assert create_explainer("grad-cam", FAMILIES["vit-avg"]())(images).layer == "blocks.2"
     assert create_explainer("rollout", FAMILIES["vit"]())(images).row == "class token"
-    assert create_explainer("rollout", FAMILIES["siglip"]())(images).row == "latent query of the attention pool"
+    pooled = create_explainer("rollout", FAMILIES["siglip"]())(images)
+    assert (pooled.row, pooled.blocks) == ("latent query of the attention pool", (0, 3))
+    assert create_explainer("raw-attention", FAMILIES["vit"]())(images).blocks == (0, 3)
+    assert create_explainer("raw-attention", FAMILIES["siglip"]())(images).blocks is None  # the pool's row alone
     predicted = explain(images)
     assert predicted.target is not None and predicted.target.tolist() == predicted.logits.argmax(1).tolist()
 

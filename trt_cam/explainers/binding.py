@@ -21,7 +21,8 @@ from trt_cam.ops.maps import minmax, resize
 from trt_cam.refine import refinement, spread
 
 LAYERS = frozenset({"activation", "gradient"})
-ATTENTION = frozenset({"rows", "attention", "attention gradient"})
+SWEEPS = frozenset({"attention", "attention gradient"})
+ATTENTION = SWEEPS | {"rows"}
 SCORING = frozenset({"gradient", "attention gradient", "forward", "replay"})
 """What a method requires that scores logits by itself, and so takes callable targets."""
 
@@ -133,8 +134,9 @@ class BoundExplainer:
 
     def explanation(self, seen: Observation, grid: Tensor, logits: Tensor, asked: Any, options: Options) -> Explanation:
         """A map (B, Gh, Gw) with all that was read for it."""
-        attention = bool(self.needs(options.refine) & ATTENTION)
-        layers = seen.layers if self.explainer.requires & LAYERS else ()
+        attention, requires = bool(self.needs(options.refine) & ATTENTION), self.explainer.requires
+        of_blocks = attention and (self.backbone.pool is None or bool(requires & SWEEPS))  # else of the pool alone
+        layers = seen.layers if requires & LAYERS else ()
         return Explanation(
             grid=grid,
             logits=logits,
@@ -145,7 +147,7 @@ class BoundExplainer:
             row=self.backbone.row if attention else None,
             source=self.explainer.source(seen),
             refine=options.refine,
-            blocks=self.explainer.blocks(len(self.backbone.attentions)) if attention else None,
+            blocks=self.explainer.blocks(len(self.backbone.attentions)) if of_blocks else None,
             positive=self.explainer.positive and not (options.refine or options.aug_smooth or len(layers) > 1),
             normalize=options.normalize or ("none" if options.aug_smooth else "minmax"),
         )
