@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-WIDTH = 100  # columns, on whatever terminal this is built
+WIDTH = 98  # columns, on whatever terminal this is built
 HEAD = """# The command line
 
 What each command prints for `--help`.
