@@ -208,6 +208,15 @@ def test_layers_learn_the_slower_the_lower() -> None:
         ({"precision": "fp8"}, "fp32, bf16, fp16"),
         ({"learning_rate": 1.0}, "unknown setting 'learning_rate'"),
         ({"ema": 1.5}, "ema"),
+        ({"size": 0}, "size must be 1 to 8192 pixels, got 0"),
+        ({"epochs": 1.5}, "epochs must be a whole number of at least 1, got 1.5"),
+        ({"lr": "fast"}, "lr must be over 0 and finite, got 'fast'"),
+        ({"batch": True}, "batch must be a whole number"),
+        ({"precision": ["bf16"]}, "precision must be one of fp32"),
+        ({"resize": -1}, "resize must be 1 to 8192 pixels"),
+        ({"val_share": 0.6}, r"val_share must be in \[0, 0.5\], got 0.6"),
+        ({"weight_decay": math.inf}, "weight_decay must be at least 0 and finite, got inf"),
+        ({"mixup": math.nan}, "mixup must be at least 0 and finite, got nan"),
     ],
 )
 def test_settings_that_cannot_be_trained_with(changes: dict[str, Any], said: str) -> None:
@@ -236,7 +245,8 @@ def test_changes_go_where_they_belong() -> None:
 
 def test_new_branches_begin_as_the_authors_do() -> None:
     backbone = tiny(num_classes=7)
-    net: Any = network(backbone, "trt", 5, PRESETS["cub-224"].__class__(Stage(1, 1), Stage(1, 1), u=0.6))
+    lent = backbone.head.weight.clone()  # type: ignore[union-attr, operator]
+    net: Any = network(backbone, "trt", 5, Settings(Stage(1, lr=1), Stage(1, lr=1), u=0.6))
     last = net.backbone.blocks[-1].state_dict()
     for branch in (net.tpsm.block, net.cam.block):
         assert all(torch.equal(one, last[name]) for name, one in branch.state_dict().items())
@@ -247,7 +257,7 @@ def test_new_branches_begin_as_the_authors_do() -> None:
     assert 0.015 < float(net.backbone.head.weight.detach().std()) < 0.025
     assert not net.backbone.head.bias.any()
     assert float(net.cam.head.weight.detach().abs().max()) <= 1 / math.sqrt(64 * 9)  # PyTorch's own
-    assert torch.equal(backbone.head.weight, backbone.head.weight) and backbone.num_classes == 7  # as it was lent
+    assert torch.equal(backbone.head.weight, lent) and backbone.num_classes == 7  # as it was lent
 
 
 def test_a_classifier_for_as_many_classes_is_kept() -> None:
@@ -855,8 +865,7 @@ def test_unread_weights_of_ts_cam_are_not_trained() -> None:
     assert all(one.grad is not None for one in trained.values())
 
 
-def test_settings_are_plain() -> None:
-    assert isinstance(PRESETS["quick"], Settings)
+def test_a_plan_has_the_stages_of_a_method() -> None:
     assert PRESETS["quick"].plan("trt") == {"tpsm": PRESETS["quick"].first, "cam": PRESETS["quick"].second}
     assert list(PRESETS["quick"].plan("trt", cam=False)) == ["tpsm"]
     assert list(PRESETS["quick"].plan("ts-cam")) == ["ts-cam"]

@@ -86,8 +86,7 @@ class Loop:
         self.world, self.device, self.sharing = site.world, site.device, sharing
         self.checkpoints, self.journal, self.score, self.after = checkpoints, journal, score, after
         self.at = Position()
-        mixes = settings.mixup > 0 or settings.cutmix > 0
-        self.mixing = Mixing(settings.mixup, settings.cutmix, num_classes(trainee.net)) if mixes else None
+        self.mixing = Mixing(settings.mixup, settings.cutmix, num_classes(trainee.net)) if settings.mixes else None
         self.kept: dict[str, Any] | None = None  # weights of the best epoch of the stage
         self.saved = 0
 
@@ -185,8 +184,7 @@ class Loop:
         self.at.updates, self.at.step = self.at.updates + 1, self.at.step + 1
         if self.ema is not None:
             self.ema.update(self.inner, step=self.at.updates - self.first * len(self.batches))
-        rate = max(group["lr"] for group in self.optimizer.param_groups)
-        self.journal.step(self.at.updates, {"loss": loss, "lr": rate, "gradient": norm})
+        self.journal.step(self.at.updates, {"loss": loss, "lr": self.rate, "gradient": norm})
         if self.at.updates % CHECKPOINT_EVERY == 0 and self.at.step < len(self.batches):
             self.save()
 
@@ -212,6 +210,11 @@ class Loop:
         """All parameters that the optimizer changes."""
         return [one for group in self.optimizer.param_groups for one in group["params"]]
 
+    @property
+    def rate(self) -> float:
+        """The largest learning rate of this update."""
+        return max(group["lr"] for group in self.optimizer.param_groups)
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of the forward."""
         kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.settings.precision)
@@ -234,13 +237,12 @@ class Loop:
 
     def diverged(self, found: str, batch: Mapping[str, Tensor] | None = None) -> str:
         """Where training stopped, the likely cause, what to do, and what is left."""
-        rate = max(group["lr"] for group in self.optimizer.param_groups)
         tamers = {
             "--clip 1": self.settings.clip,
             "--warmup 1": self.settings.warmup or self.settings.schedule == AUTHORS,
         }
         more = " or ".join(name for name, there in tamers.items() if not there)
-        cause = f"a learning rate of {rate:g} is likely too high: lower --lr{more and f', or add {more}'}"
+        cause = f"a learning rate of {self.rate:g} is likely too high: lower --lr{more and f', or add {more}'}"
         if batch is not None and not all(one.isfinite().all() for one in batch.values()):
             cause = "the photos hold values that are not finite: check them"
         elif self.settings.precision == "fp16":

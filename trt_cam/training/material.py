@@ -218,7 +218,6 @@ def fill(caches: Sequence[Cache], plan: Mapping[str, Stage], site: Site) -> None
 def check_options(settings: Settings, ways: Ways, world: World, source: Source) -> None:
     """Refuse what does not go together."""
     share = settings.batch // world.size
-    mixes = settings.mixup > 0 or settings.cutmix > 0
     whole = ways.sharing == "fsdp" and (settings.ema is not None or settings.precision == "fp16" or ways.freeze)
     wrong = {
         f"joint is a way to train trt, not {ways.method}": ways.joint and ways.method != "trt",
@@ -226,8 +225,8 @@ def check_options(settings: Settings, ways: Ways, world: World, source: Source) 
         f"accumulate must be at most the {share} photos of a process, got {settings.accumulate}": (
             settings.accumulate > share
         ),
-        "mixup and cutmix need photos, not a frozen backbone's tensors; leave them out": mixes and ways.freeze,
-        f"mixup and cutmix need an even number of photos for each process, got {share}": mixes and share % 2,
+        "mixup and cutmix need photos, not a frozen backbone's tensors; leave them out": settings.mixes and ways.freeze,
+        f"mixup and cutmix need an even number of photos for each process, got {share}": settings.mixes and share % 2,
         "fsdp goes with neither a frozen backbone, nor ema, nor fp16; leave them out, or use ddp": whole,
         f"sharing must be ddp or fsdp, got {ways.sharing!r}": ways.sharing not in ("ddp", "fsdp"),
         f"select must be classification or boxes, got {ways.select!r}": ways.select not in ("classification", "boxes"),

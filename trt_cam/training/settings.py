@@ -7,8 +7,9 @@ lines it is run by; those that end in ``-paper`` what the paper's text says, and
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 from trt_cam.errors import InputError
@@ -90,7 +91,7 @@ class Settings:
         is tried before anything else; without it is fp32.
     batch_norm : "train" or "frozen"
         Statistics of batch norms: learnt, of all processes' photos together, or left as they are.
-    val_share : in [0, 1)
+    val_share : in [0, 0.5]
         Of the training photos, split off by class to validate on, where no others are given.
     seed
         Of new weights, split, order, augmentation and drop path.
@@ -123,6 +124,11 @@ class Settings:
     batch_norm: BatchNorm = "train"
     val_share: float = 0.1
     seed: int = 0
+
+    @property
+    def mixes(self) -> bool:
+        """Whether photos are mixed."""
+        return self.mixup > 0 or self.cutmix > 0
 
     def plan(self, method: str, *, joint: bool = False, cam: bool = True) -> dict[str, Stage]:
         """The stages of a method, in order, by the names that `Trainee` knows; ``cam``: whether TRT has that branch."""
@@ -228,32 +234,46 @@ def of_stage(name: str, value: Any, place: int) -> Any:
     """One stage's part of a setting that may be a pair."""
     pair = name != "steps" and isinstance(value, (tuple, list))
     if pair and len(value) not in (1, 2):
-        raise InputError(f"{name} must be a number, or one for each of two stages, got {value!r}")
+        raise InputError(f"{name} must be one number, or one for each of two stages, got {value!r}")
     return value[min(place, len(value) - 1)] if pair else value
 
 
 def check(settings: Settings) -> None:
     """Refuse values that cannot be trained with, each by its name."""
     for stage in (settings.first, settings.second):
-        require(stage, "epochs", stage.epochs >= 1, "at least 1")
-        require(stage, "lr", 0 < stage.lr < math.inf, "over 0 and finite")
-        require(stage, "steps", all(step >= 1 for step in stage.steps), "numbers of at least 1")
-        require(stage, "smoothing", 0 <= stage.smoothing < 1, "in [0, 1)")
-    require(settings, "u", 0 < settings.u <= 1, "in (0, 1]")
+        require(stage, "epochs", whole(1), "a whole number of at least 1")
+        require(stage, "lr", lambda lr: 0 < lr < math.inf, "over 0 and finite")
+        require(stage, "steps", lambda steps: all(map(whole(1), steps)), "whole numbers of at least 1")
+        require(stage, "smoothing", lambda share: 0 <= share < 1, "in [0, 1)")
+    require(settings, "u", lambda share: 0 < share <= 1, "in (0, 1]")
     for name in ("batch", "accumulate", "views"):
-        require(settings, name, getattr(settings, name) >= 1, "at least 1")
-    for name in ("weight_decay", "mixup", "cutmix", "warmup", "min_lr", "seed"):
-        require(settings, name, getattr(settings, name) >= 0, "at least 0")
-    for name in ("drop_path", "val_share"):
-        require(settings, name, 0 <= getattr(settings, name) < 1, "in [0, 1)")
-    require(settings, "layer_decay", settings.layer_decay is None or 0 < settings.layer_decay <= 1, "in (0, 1]")
-    require(settings, "clip", settings.clip is None or settings.clip > 0, "over 0")
-    require(settings, "ema", settings.ema is None or 0 < settings.ema < 1, "in (0, 1)")
+        require(settings, name, whole(1), "a whole number of at least 1")
+    for name in ("warmup", "seed"):
+        require(settings, name, whole(0), "a whole number of at least 0")
+    for name in ("weight_decay", "mixup", "cutmix", "min_lr"):
+        require(settings, name, lambda value: 0 <= value < math.inf, "at least 0 and finite")
+    require(settings, "drop_path", lambda chance: 0 <= chance < 1, "in [0, 1)")
+    require(settings, "val_share", lambda share: 0 <= share <= 0.5, "in [0, 0.5]")
+    for name in ("size", "resize"):
+        require(settings, name, lambda side: side is None or (whole(1)(side) and side <= 8192), "1 to 8192 pixels")
+    require(settings, "layer_decay", lambda decay: decay is None or 0 < decay <= 1, "in (0, 1]")
+    require(settings, "clip", lambda norm: norm is None or norm > 0, "over 0")
+    require(settings, "ema", lambda decay: decay is None or 0 < decay < 1, "in (0, 1)")
     for name, kind in (("precision", Precision), ("augment", Augment), ("batch_norm", BatchNorm)):
-        require(settings, name, getattr(settings, name) in get_args(kind), f"one of {', '.join(get_args(kind))}")
+        require(settings, name, get_args(kind).__contains__, f"one of {', '.join(get_args(kind))}")
 
 
-def require(holder: Stage | Settings, name: str, fits: bool, needed: str) -> None:
-    """Refuse one value."""
-    if not fits:
-        raise InputError(f"{name} must be {needed}, got {getattr(holder, name)!r}")
+def whole(least: int) -> Callable[[Any], bool]:
+    """Whether a value is a whole number of at least so much."""
+    return lambda value: isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def require(holder: Stage | Settings, name: str, fits: Callable[[Any], bool], needed: str) -> None:
+    """Refuse one value that does not fit, or that is of another kind altogether."""
+    value = getattr(holder, name)
+    try:
+        fitting = fits(value)
+    except TypeError:
+        fitting = False
+    if not fitting:
+        raise InputError(f"{name} must be {needed}, got {value!r}")

@@ -15,7 +15,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from trt_cam.backbone import Preprocessing
-from trt_cam.data.photos import LARGE, Photo, fit_photo, open_photo
+from trt_cam.data.frames import fit_photo
+from trt_cam.data.photos import LARGE, Photo, open_photo
 from trt_cam.errors import InputError
 from trt_cam.ops._checks import check_choice, check_range
 from trt_cam.pipeline import input_size
