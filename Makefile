@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo docs test test-all lint clean
+.PHONY: demo docs test test-all lint dist wheel clean
 
 demo: $(READY)
 	$(BIN)/trt-cam localize trt_cam/assets/coffee.jpg --out demo.png
@@ -26,6 +26,17 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# What is left of an earlier build would go into the wheel.
+dist: $(READY)
+	$(BIN)/python -m pip install --quiet --editable ".[release]"
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+
+wheel: $(READY)
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation --wheel
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv

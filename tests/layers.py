@@ -120,7 +120,7 @@ COLUMNS = {
     "observe": 1.2,
     "refine": 2.2,
     "results": 3.4,
-    "metrics": 4.2,
+    "metrics": 4.4,
     "models": 1.6,
     "explainers": 1.6,
     "testing": 0.0,

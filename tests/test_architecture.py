@@ -3,76 +3,36 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
 from pathlib import Path
 
 import pytest
+from layers import (
+    DOORS,
+    FILES,
+    LAYERS,
+    PICTURE,
+    ROOT,
+    arrows,
+    direct,
+    imports,
+    name_of,
+    parts_of,
+    picture,
+    reached,
+    text_of,
+    tree_of,
+)
 
-ROOT = Path(__file__).parent.parent / "trt_cam"
-FILES = sorted(ROOT.rglob("*.py"))
-
-# A file imports only from a smaller number or its own folder.
-LAYERS = {
-    "__init__": 0,
-    "errors": 0,
-    "ops": 1,
-    "data": 1,
-    "assets": 1,
-    "targets": 1,
-    "refine": 1.5,
-    "backbone": 2,
-    "observe": 3,
-    "models": 4,
-    "metrics": 4,
-    "explainers": 5,
-    "results": 6,
-    "pipeline": 6.1,
-    "localization": 6.2,
-    "runs": 6.3,
-    "evaluation": 7,
-    "pseudolabels": 7.1,
-    "report": 8,
-    "training": 8.2,
-    "export": 8.3,
-    "testing": 9,
-    "listing": 8.5,
-    "cli": 9,
-    "__main__": 9.1,
-}
-DOORS = {("models.trt", "localization"), ("results", "report")}  # upward, inside a function: an object shows itself
+PAGE = ROOT.parent / "docs" / "architecture.md"
 ONLY_IN = {"timm": {"backbone", "models", "training"}, "matplotlib": {"report"}}
 MAX_FILE, MAX_FUNCTION = 300, 40
-
-
-def name_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
-
-
-def imports(tree: ast.AST, *, inside_functions: bool = True) -> Iterator[str]:
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
-            continue  # for type checkers only: nothing is imported
-        elif inside_functions or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield from imports(node, inside_functions=inside_functions)
-
-
-def parts_of(imported: str) -> str:
-    """The top-level part of the package that an import means; "" for another package."""
-    words = imported.split(".")
-    if words[0] != "trt_cam":
-        return ""
-    return words[1] if len(words) > 1 and words[1] in LAYERS else "__init__"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_point_downwards(path: Path) -> None:
     own = name_of(path).split(".")[0]
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     at_the_top = {parts_of(name) for name in imports(tree, inside_functions=False)}
     for target in {parts_of(name) for name in imports(tree)} - {"", own}:
         door = (name_of(path), target) in DOORS and target not in at_the_top
@@ -82,23 +42,21 @@ def test_imports_point_downwards(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_packages_stay_where_they_belong(path: Path) -> None:
     own = name_of(path).split(".")[0]
-    for imported in imports(ast.parse(path.read_text(encoding="utf-8"))):
+    for imported in imports(tree_of(path)):
         package = imported.split(".")[0]
         assert own in ONLY_IN.get(package, {own}), f"{name_of(path)} imports {package}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_only_the_command_line_prints(path: Path) -> None:
-    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
     printed = [node.lineno for node in calls if getattr(node.func, "id", "") == "print"]
     assert name_of(path) == "cli.output" or not printed, f"{name_of(path)} prints in lines {printed}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_only_observe_hooks_and_only_it_and_training_differentiate(path: Path) -> None:
-    names = {
-        node.attr for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute)
-    }
+    names = {node.attr for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)}
     found = names & {
         "register_forward_hook",
         "register_forward_pre_hook",
@@ -120,18 +78,16 @@ def body_length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_files_and_functions_stay_short(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    functions = [
-        node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    ]
+    functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
     long = {node.name: body_length(node) for node in functions if body_length(node) > MAX_FUNCTION}
     assert not long, f"{name_of(path)}: functions over {MAX_FUNCTION} lines: {long}"
-    assert len(text.splitlines()) <= MAX_FILE, f"{name_of(path)} has {len(text.splitlines())} lines"
+    length = len(text_of(path).splitlines())
+    assert length <= MAX_FILE, f"{name_of(path)} has {length} lines"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_public_functions_say_what_they_do(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     assert ast.get_docstring(tree), f"{name_of(path)} has no docstring"
     defined = [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
     overloads = [node for node in defined if any(getattr(mark, "id", "") == "overload" for mark in node.decorator_list)]
@@ -151,3 +107,27 @@ def test_a_wrong_import_would_be_seen() -> None:
         "",
         "__init__",
     ]
+
+
+def test_the_picture_is_of_these_imports() -> None:
+    drawn = PICTURE.read_text(encoding="utf-8")
+    assert drawn == picture(), "the imports are not those of the picture: python tests/layers.py draws it again"
+    assert set(re.findall(r">(\w+)</text>", drawn)) == set(arrows())
+
+
+def test_what_is_not_drawn_follows_from_what_is() -> None:
+    for part, aims in arrows().items():
+        through = set(direct(part)).union(*(reached(aim) for aim in direct(part)))
+        assert aims <= through and part not in through, part
+
+
+def test_the_page_names_every_part_and_what_it_imports() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|[^|]+\|([^|]*)\|$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    named = {part: set(re.findall(r"`(\w+)`", aims)) for part, aims in rows}
+    assert named == {part: set(direct(part)) for part in arrows()}
+    assert [part for part, _ in rows] == sorted(named, key=lambda part: LAYERS[part]), "from the bottom to the top"
+
+
+def test_the_page_names_tests_that_exist() -> None:
+    for name in re.findall(r"`(tests/[\w./]+)`", PAGE.read_text(encoding="utf-8")):
+        assert (ROOT.parent / name).exists(), name
