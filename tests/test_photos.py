@@ -14,7 +14,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from trt_cam.data import photos
-from trt_cam.data.photos import Frame, expand_photos, fit_photo, frame_of, load_photo, open_photo
+from trt_cam.data.frames import Frame, fit_photo, frame_of
+from trt_cam.data.photos import expand_photos, load_photo, open_photo
 from trt_cam.errors import InputError
 
 RED = (200, 30, 40)

@@ -17,7 +17,6 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_cam.data.problems import quoted
 from trt_cam.errors import DatasetError, InputError, OutputError, TrtCamError
 
 RECORD = "run.json"
@@ -165,7 +164,7 @@ def read_part(path: Path) -> dict[str, NDArray[Any]]:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except Exception as error:  # the readers of damaged files raise nearly anything, and quote all of the file
-        raise DatasetError(f"{path} is damaged ({quoted(str(error))}); delete it and go on with --resume") from None
+        raise DatasetError(f"{path} is damaged ({str(error)[:80]!r}); delete it and go on with --resume") from None
 
 
 def check_same(record: Path, identity: dict[str, Any], instead: str = "give another folder") -> None:

@@ -14,7 +14,7 @@ from trt_cam.data.table import Table
 from trt_cam.errors import InputError
 
 # Rounding and the two readings of a far corner put boxes one pixel over the edge in the published lists themselves.
-_SLACK = 1
+SLACK = 1
 
 
 def check_rows(table: Table, report: Report, split: str, *, inclusive: bool) -> None:
@@ -42,7 +42,7 @@ def bad_boxes(
         Whether the far corner is a pixel of the object.
     """
     near, far = corners[:, :2], corners[:, 2:]
-    over = (near < -_SLACK) | (far + inclusive > sizes[:, ::-1] + _SLACK)  # (M, 2)
+    over = (near < -SLACK) | (far + inclusive > sizes[:, ::-1] + SLACK)  # (M, 2)
     inverted, outside = np.any(far < near, axis=1), np.any(over, axis=1) & (sizes[:, 0] > 0)
     for box in np.flatnonzero(inverted | outside).tolist():
         shown = "box " + " ".join(f"{value:g}" for value in corners[box])

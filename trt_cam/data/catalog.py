@@ -75,7 +75,9 @@ def _open(path: str | Path, kind: str | type[DataSet], split: str | None, option
     reader = find_kind(path, kind)
     known = sorted(set(inspect.signature(reader.__init__).parameters) - {"self", "root", "split"})
     for name in options.keys() - set(known):
-        raise InputError(f"data sets of kind {reader.kind} have no option {name!r}; they have {', '.join(known) or 'none'}")
+        raise InputError(
+            f"data sets of kind {reader.kind} have no option {name!r}; they have {', '.join(known) or 'none'}"
+        )
     return reader(path, split, **options)
 
 

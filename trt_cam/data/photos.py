@@ -17,10 +17,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from trt_cam.data.frames import Fit as Fit
-from trt_cam.data.frames import Frame as Frame
-from trt_cam.data.frames import fit_photo as fit_photo
-from trt_cam.data.frames import frame_of as frame_of
 from trt_cam.errors import InputError
 
 Source = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any]

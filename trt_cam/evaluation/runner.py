@@ -152,8 +152,7 @@ def evaluate(
 def protocol_for(name: str, pixels: tuple[int, int]) -> Protocol:
     """A protocol; those that compare on the model's input, which is square there, on as many pixels."""
     found = get_protocol(name)
-    on_input = found.quotient_first and pixels[0] == pixels[1]
-    return get_protocol(name, size=pixels[0]) if on_input else found
+    return get_protocol(name, size=pixels[0]) if found.on_input and pixels[0] == pixels[1] else found
 
 
 def identity_of(

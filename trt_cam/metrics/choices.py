@@ -101,6 +101,11 @@ def outcomes(table: BoxTable, results: LocalizationResults, chosen: Thresholds) 
     return {name: values.astype(np.int64) for name, values in found.items()}
 
 
+def outcomes_per_photo(score: str) -> int:
+    """What one photo can add to a score at most: 1, or 1 for each IoU where it is a mean over them, named ``_v2``."""
+    return len(IOUS) if score.endswith("_v2") else 1
+
+
 def position(thresholds: NDArray[np.float64], wanted: float) -> int:
     """Where a threshold stands in a list."""
     near = np.flatnonzero(np.abs(thresholds - wanted) < 1e-9)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trt_cam.errors import DatasetError, InputError
 from trt_cam.metrics.accumulator import Table
-from trt_cam.metrics.choices import Thresholds, best_thresholds, outcomes, resolve
+from trt_cam.metrics.choices import Thresholds, best_thresholds, outcomes, outcomes_per_photo, resolve
 from trt_cam.metrics.intervals import bootstrap
 from trt_cam.metrics.masks import MaskResults, average_precision
 from trt_cam.metrics.records import BoxTable, LocalizationResults
@@ -88,7 +88,7 @@ def paired(
         both = [one for one in hits if one in other_hits]
         raise InputError(f"score must be one of {', '.join(both)}, got {name!r}")
     difference = (hits[name] - other_hits[name]).astype(np.float64)
-    unit = 100 / len(one) / (3 if name.endswith("_v2") else 1)
+    unit = 100 / len(one) / outcomes_per_photo(name)
     low, high = bootstrap(lambda drawn: drawn @ difference * unit, len(one), draws=draws, seed=seed)
     return Difference(
         value=float(difference.sum() * unit),

@@ -66,6 +66,11 @@ class Protocol:
     first_box_only: bool = False
     strict: bool = False
 
+    @property
+    def on_input(self) -> bool:
+        """Whether boxes are compared on the model's input, whatever its size, as TS-CAM and TRT do."""
+        return self.quotient_first
+
     def heat(self, class_map: npt.ArrayLike) -> NDArray[Any]:
         """A class map on the protocol's grid, stretched to [0, 1] there.
 
@@ -166,7 +171,7 @@ def get_protocol(name: str, *, size: int = GRID) -> Protocol:
     if name not in PRESETS:
         raise InputError(f"protocol must be one of {', '.join(PRESETS)}, got {name!r}")
     check_count(size, "size", 2)
-    if size != GRID and not PRESETS[name].quotient_first:
+    if size != GRID and not PRESETS[name].on_input:
         raise InputError(f"protocol {name!r} compares on {GRID} pixels whatever the input, got a size of {size}")
     return replace(PRESETS[name], grid=int(size))
 

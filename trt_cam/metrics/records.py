@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
+from trt_cam.data.audit import SLACK
 from trt_cam.errors import DatasetError, InputError
 from trt_cam.metrics.accumulator import Accumulator, Table, checked_thresholds
 from trt_cam.metrics.localization import overlaps, top_classes
 from trt_cam.metrics.protocols import Protocol, get_protocol, scale_boxes, threshold_list
-
-_SLACK = 1  # pixel by which published lists themselves are over the edge
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,7 @@ def _checked_boxes(boxes: npt.ArrayLike, size: tuple[int, int], name: str) -> ND
     if corners.ndim != 2 or corners.shape[1] != 4:
         raise DatasetError(f"boxes must be (M, 4), got {corners.shape} for photo {name}")
     H, W = size
-    inside = (corners[:, :2] >= -_SLACK) & (corners[:, 2:] <= np.array([W, H]) + _SLACK)  # false for NaN
+    inside = (corners[:, :2] >= -SLACK) & (corners[:, 2:] <= np.array([W, H]) + SLACK)  # false for NaN
     good = inside.all(axis=1)
     good &= (corners[:, :2] <= corners[:, 2:]).all(axis=1)
     if not good.all():

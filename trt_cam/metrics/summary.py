@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_cam.metrics.baselines import square_ious
-from trt_cam.metrics.choices import BOX, PERCENT, Thresholds, outcomes, position, resolve
+from trt_cam.metrics.choices import BOX, PERCENT, Thresholds, outcomes, outcomes_per_photo, position, resolve
 from trt_cam.metrics.intervals import Figure, bootstrap
 from trt_cam.metrics.localization import KINDS
 from trt_cam.metrics.protocols import IOUS, Protocol
@@ -167,12 +167,12 @@ class _Writer:
         return {"photos": int(rows.sum())} | scores | self.baselines(squares[rows])
 
     def _figures(self, values: Counts, threshold: dict[str, Any], source: str, split: str) -> dict[str, Figure]:
-        """Whole numbers (N,) as their means, those of names in "_v2" over three IoUs too."""
+        """Whole numbers (N,) as their means."""
         N = len(next(iter(values.values())))
         columns = np.stack(list(values.values()), axis=1).astype(np.float64)  # (N, F), whole: sums are exact
-        columns_of = np.array([3 * N if name.endswith("_v2") else N for name in values])
-        low, high = bootstrap(lambda drawn: drawn @ columns / columns_of, N, draws=self.draws, seed=self.seed)
-        mean = columns.sum(axis=0) / columns_of
+        counts = np.array([N * outcomes_per_photo(name) for name in values])
+        low, high = bootstrap(lambda drawn: drawn @ columns / counts, N, draws=self.draws, seed=self.seed)
+        mean = columns.sum(axis=0) / counts
         return {
             name: Figure(
                 float(mean[i]),

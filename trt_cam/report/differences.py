@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_cam.metrics.choices import outcomes
+from trt_cam.metrics.choices import outcomes, outcomes_per_photo
 from trt_cam.metrics.intervals import bootstrap
 from trt_cam.metrics.masks import MaskTable, average_precision
 from trt_cam.metrics.records import LocalizationResults
@@ -44,7 +44,7 @@ def _of_boxes(hits: NDArray[np.int64], score: str) -> list[list[Any]]:
     N = hits.shape[1]
     first, second = _pairs(len(hits))
     columns = hits.T.astype(np.float64)  # (N, methods), whole: sums are exact
-    unit = 100 / N / (3 if score.endswith("_v2") else 1)
+    unit = 100 / N / outcomes_per_photo(score)
 
     def statistic(drawn: NDArray[np.float64]) -> NDArray[np.float64]:
         sums = drawn @ columns
