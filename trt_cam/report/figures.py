@@ -28,7 +28,9 @@ def side_by_side(
     rows = math.ceil(len(pictures) / columns)
     across = math.ceil(len(pictures) / rows)
     tall = max(picture.height / picture.width for picture in pictures)
-    figure = Figure(figsize=(inches * across, rows * (inches * min(tall, 2.0) + 0.4)), layout="constrained")
+    lines = 1 + max(title.count("\n") for title in titles)
+    height = inches * min(tall, 2.0) + 0.2 + 0.2 * lines
+    figure = Figure(figsize=(inches * across, rows * height), layout="constrained")
     FigureCanvasAgg(figure)
     for place, (picture, title) in enumerate(zip(pictures, titles, strict=True), start=1):
         axes = figure.add_subplot(rows, across, place)
