@@ -235,16 +235,21 @@ def place(model: str | os.PathLike[str] | nn.Module | None, device: str | torch.
     net = load_model(os.fspath(model) if isinstance(model, os.PathLike) else model)
     if device is None:
         return net
-    try:
-        wanted = torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, ValueError) as error:
-        found = "cpu, cuda" if torch.cuda.is_available() else "cpu"
-        raise InputError(f"device {str(device)!r} is not to be had here; available: {found}") from error
+    wanted = device_here(device)
     if not isinstance(model, nn.Module):
         return net.to(wanted)
     if next(net.parameters()).device != wanted:
         raise InputError(f"the model is on {next(net.parameters()).device}, not {wanted}; move it: model.to(...)")
     return net
+
+
+def device_here(device: str | torch.device) -> torch.device:
+    """A device as torch numbers it, or one line if this machine has none such."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, ValueError) as error:
+        found = "cpu, cuda" if torch.cuda.is_available() else "cpu"
+        raise InputError(f"device {str(device)!r} is not to be had here; available: {found}") from error
 
 
 def name_of(model: str | os.PathLike[str] | nn.Module | None, net: nn.Module) -> str:

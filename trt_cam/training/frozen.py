@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from trt_cam.models.tscam import TSCAMNet
 from trt_cam.observe import eval_mode
 from trt_cam.training.cut import EXACT, cut_of
 from trt_cam.training.networks import Trainee
+from trt_cam.training.processes import autocast
 
 
 class FrozenTrainee(Trainee):
@@ -71,8 +71,7 @@ class FrozenTrainee(Trainee):
         precision : "fp32" or "bf16"
             Of its matrix products.
         """
-        reduced = torch.autocast(images.device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-        with eval_mode(self.net), torch.no_grad(), reduced:
+        with eval_mode(self.net), torch.no_grad(), autocast(images.device, precision):
             return self.cut.record(images)
 
     def fingerprint(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from trt_cam.training.checkpoints import Checkpoints
 from trt_cam.training.losses import Mixing, classification_loss, parts_of
 from trt_cam.training.material import Site
 from trt_cam.training.networks import num_classes, parameter_groups
-from trt_cam.training.processes import Shared, on_cpu, summed
+from trt_cam.training.processes import Shared, autocast, on_cpu, summed
 from trt_cam.training.schedules import make_optimizer, make_schedule
 from trt_cam.training.settings import AUTHORS, Settings, Sharing, Stage
 from trt_cam.training.validation import Batches, validate
@@ -217,8 +217,7 @@ class Loop:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of the forward."""
-        kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.settings.precision)
-        return torch.autocast(self.device.type, kind) if kind else nullcontext()
+        return autocast(self.device, self.settings.precision)
 
     def draws(self) -> AbstractContextManager[Any]:
         """Random numbers of this update alone, so that one that is done again draws the same."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trt_cam.training.frozen import FrozenTrainee
+from trt_cam.training.processes import autocast
 from trt_cam.training.settings import Precision
 
 
@@ -53,8 +54,7 @@ def forecast(
 
 def differentiate(trainee: FrozenTrainee, tensors: Mapping[str, Tensor], stage: str, precision: str) -> Any:
     """What a step of a stage costs, but for the optimizer: nothing is changed."""
-    device = next(trainee.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext():
+    with autocast(next(trainee.parameters()).device, precision):
         logits = trainee(tensors, stage)
     score = torch.stack([one.float().logsumexp(dim=1).sum() for one in logits.values()]).sum()
     return torch.autograd.grad(score, [*trainee.trained(stage).values()], allow_unused=True)

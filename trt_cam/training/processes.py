@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from trt_cam.errors import InputError
+from trt_cam.pipeline import device_here
 from trt_cam.runs import World, own
 from trt_cam.training.settings import Settings, Sharing
 
@@ -26,12 +27,7 @@ def join(device: str | torch.device | None) -> tuple[World, torch.device]:
 
     They speak by NCCL between GPUs, by Gloo between CPUs.
     """
-    wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.empty(0, device=own(wanted)).device
-    except (RuntimeError, AssertionError, ValueError) as error:
-        found = "cpu, cuda" if torch.cuda.is_available() else "cpu"
-        raise InputError(f"device {str(wanted)!r} is not to be had here; available: {found}") from error
+    place = device_here(own(device or ("cuda" if torch.cuda.is_available() else "cpu")))
     if place.type == "cuda":
         torch.cuda.set_device(place)
     if dist.is_torchelastic_launched() and not dist.is_initialized():
@@ -168,6 +164,12 @@ def summed(values: Tensor, world: World) -> Tensor:
     if world.size > 1:
         dist.all_reduce(values)
     return values
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """What runs in a precision: "bf16", "fp16", or anything else for the weights' own."""
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return torch.autocast(device.type, kind) if kind else contextlib.nullcontext()
 
 
 def on_cpu(state: Any) -> Any:
