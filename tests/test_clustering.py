@@ -209,7 +209,7 @@ def test_half_precision_and_no_classifier(method: str) -> None:
     ("method", "settings", "said"),
     [
         ("token-cut", {"tau": 1.0}, "tau must be in"),
-        ("token-cut", {"eps": 0}, "eps in"),
+        ("token-cut", {"eps": 0}, "eps must be in"),
         ("token-cut", {"features": "values"}, "None or one of keys, tokens, got 'values'"),
         ("lost", {"region": "box"}, "one of side, component, got 'box'"),
         ("lost", {"k": 0}, "k must be an integer of at least 1"),

@@ -233,11 +233,14 @@ def test_untried_channels_count_as_the_mean_of_the_tried_in_a_softmax() -> None:
 @pytest.mark.parametrize(
     ("method", "settings", "said"),
     [
-        ("score-cam", {"channels": 0}, "channels must be None"),
-        ("ss-cam", {"samples": 0}, "samples must be at least 1"),
+        ("score-cam", {"channels": 0}, "channels, if not None, must be an integer of at least 1, got 0"),
+        ("ss-cam", {"samples": 0}, "samples must be an integer of at least 1"),
         ("is-cam", {"samples": 1.5}, "samples must be an integer"),
-        ("occlusion", {"window": -3}, "window must be None"),
-        ("rise", {"p": 1.0}, "p must be between 0 and 1"),
+        ("ss-cam", {"sigma": 0}, "sigma must be above 0, got 0"),
+        ("smooth-grad-cam++", {"sigma": "wide"}, "sigma must be above 0, got 'wide'"),
+        ("score-cam", {"reshape_transform": 3}, "reshape_transform must be callable or None, got 3"),
+        ("occlusion", {"window": -3}, "window, if not None, must be an integer"),
+        ("rise", {"p": 1.0}, r"p must be in \(0, 1\), got 1.0"),
         ("rise", {"masks": 0}, "masks must be an integer"),
         ("occlusion", {"baseline": float("nan")}, "baseline must be a finite number"),
         ("occlusion", {"baseline": "mean"}, "baseline must be a finite number"),

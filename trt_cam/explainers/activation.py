@@ -23,6 +23,8 @@ class CAM(Explainer):
     f are the features that the classifier averages: of a transformer, its patch tokens after the last norm. For a model
     whose classifier reads the class token alone this applies it to tokens it was not trained on. A TRT localizer is
     asked for M_C of its CAM branch instead.
+
+    Needs the final features and a classifier of single positions. Class-specific. Signed.
     """
 
     name = "cam"
@@ -48,6 +50,8 @@ class TSCAM(Explainer):
 
     over all L blocks, the product of raw values as in the authors' code. The class map is that of the model's own
     classifier on its patch tokens, or of a trained TS-CAM head (``trt_cam.models.tscam``).
+
+    Needs the query rows, the final features, and a classifier of single positions. Class-specific. Signed.
     """
 
     name = "ts-cam"

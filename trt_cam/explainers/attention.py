@@ -1,4 +1,4 @@
-"""Methods that read attention, alone or with its gradient."""
+"""Methods that read attention; those that weigh it by its gradient are in ``attention_gradient``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from trt_cam.errors import InputError
 from trt_cam.explainers.base import Explainer
 from trt_cam.explainers.registry import register_explainer
 from trt_cam.observe import Observation, shares
+from trt_cam.ops._checks import check_choice, check_count, check_inside
 from trt_cam.ops.attention import HeadFusion, fuse_heads
 
 
@@ -22,15 +23,14 @@ class BlockRange(Explainer):
     start_block = 0
 
     def __init__(self, start_block: int = 0) -> None:
-        if isinstance(start_block, bool) or not isinstance(start_block, int) or start_block < 0:
-            raise InputError(f"start_block must be an integer of at least 0, the first block read, got {start_block!r}")
+        check_count(start_block, "start_block")
         self.start_block = start_block
 
     def read(self, count: int) -> range:
         """The blocks that are read, of ``count``."""
         start, stop = self.blocks(count)
         if start >= stop:
-            raise InputError(f"start_block must be below {stop}, the blocks that can be read, got {start}")
+            raise InputError(f"start_block must be below {stop}, the number of blocks that can be read, got {start}")
         return range(start, stop)
 
 
@@ -41,7 +41,9 @@ class RawAttention(BlockRange):
         grid = sum_l fuse_h A_l[query, patches]
 
     The query row is the class token's where the classifier reads it, else the mean over patch rows, or the attention
-    pool's own row. Not normalised.
+    pool's own row.
+
+    Needs the query rows. Class-agnostic. Values >= 0, not normalised.
 
     Parameters
     ----------
@@ -70,6 +72,8 @@ class LastAttention(Explainer):
         grid = fuse_h A_L[query, patches]
 
     The query row as in ``raw-attention``.
+
+    Needs the query rows. Class-agnostic. Values >= 0; with "mean" they sum to at most 1.
 
     Parameters
     ----------
@@ -102,6 +106,8 @@ class AttentionRollout(BlockRange):
 
     Only one row of R is needed, so it is swept from the last block to the first and no product of matrices is formed.
 
+    Needs the attention of all blocks. Class-agnostic. Values >= 0 that sum to at most 1.
+
     Parameters
     ----------
     head_fusion
@@ -126,10 +132,9 @@ class AttentionRollout(BlockRange):
         discard_ratio: float = 0.0,
     ) -> None:
         super().__init__(start_block)
-        if not 0 <= residual < 1:
-            raise InputError(f"residual must be in [0, 1), the share of the skip connection, got {residual!r}")
-        self.head_fusion, self.residual = check_fusion(head_fusion), residual
-        self.discard_ratio = check_discard(discard_ratio)
+        check_inside(residual, "residual", 0, 1, or_low=True)
+        check_inside(discard_ratio, "discard_ratio", 0, 1, or_low=True)
+        self.head_fusion, self.residual, self.discard_ratio = check_fusion(head_fusion), residual, discard_ratio
 
     def grid(self, seen: Observation, target: Any) -> Tensor:
         row = seen.query()  # (B, S)
@@ -156,6 +161,8 @@ class AttentionProduct(BlockRange):
         P_h = A_(L-1),h ... A_s,h      grid = fuse_h P_h[query, patches]
 
     Each head for itself, without skip connection, up to the block before the last, whose input TransFG selects from.
+
+    Needs the attention of all blocks. Class-agnostic. Values >= 0; with "mean" they sum to at most 1.
 
     Parameters
     ----------
@@ -198,14 +205,6 @@ def discarding(seen: Observation, block: int, rows: Rows, ratio: float) -> Rows:
 
 
 def check_fusion(head_fusion: str) -> Any:
-    """Refuse an unknown fusion of heads."""
-    if head_fusion not in get_args(HeadFusion):
-        raise InputError(f"head_fusion must be one of {', '.join(get_args(HeadFusion))}, got {head_fusion!r}")
+    """A fusion of heads, if it is known."""
+    check_choice(head_fusion, "head_fusion", get_args(HeadFusion))
     return head_fusion
-
-
-def check_discard(ratio: float) -> float:
-    """Refuse a share that is none."""
-    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 <= ratio < 1:
-        raise InputError(f"discard_ratio must be in [0, 1), a share of the matrix's entries, got {ratio!r}")
-    return ratio

@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from trt_cam.explainers.attention import BlockRange, Rows, check_discard, discarding
+from trt_cam.explainers.attention import BlockRange, Rows, discarding
 from trt_cam.explainers.registry import register_explainer
 from trt_cam.observe import Observation, shares
+from trt_cam.ops._checks import check_inside
 
 
 class AttentionGradient(BlockRange):
@@ -31,6 +32,8 @@ class GradientRollout(AttentionGradient):
     vit-explain divides columns by the sums of rows, by a slip of broadcasting; here rows are. G is small beside I where
     the target's derivative is: a factor on a callable target changes the map.
 
+    Needs the gradient of attention. Class-specific. Values >= 0 that sum to at most 1.
+
     Parameters
     ----------
     discard_ratio
@@ -43,7 +46,8 @@ class GradientRollout(AttentionGradient):
 
     def __init__(self, discard_ratio: float = 0.0, start_block: int = 0) -> None:
         super().__init__(start_block)
-        self.discard_ratio = check_discard(discard_ratio)
+        check_inside(discard_ratio, "discard_ratio", 0, 1, or_low=True)
+        self.discard_ratio = discard_ratio
 
     def grid(self, seen: Observation, target: Any) -> Tensor:
         blocks = self.read(len(seen.calls))
@@ -62,6 +66,8 @@ class TransformerAttribution(AttentionGradient):
         G_l = mean_h relu(A_l * dA_l)      R = (I + G_L) ... (I + G_s)      grid = R[query, patches]
 
     The successor of the authors' relevance propagation (CVPR 2021, arXiv:2012.09838), which needs rewritten layers.
+
+    Needs the gradient of attention. Class-specific. Values >= 0.
 
     Parameters
     ----------

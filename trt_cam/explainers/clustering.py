@@ -10,8 +10,10 @@ from torch import Tensor
 
 from trt_cam.errors import InputError, UnsupportedModelError
 from trt_cam.explainers.base import Explainer
+from trt_cam.explainers.principal import first_component
 from trt_cam.explainers.registry import register_explainer
 from trt_cam.observe import Observation
+from trt_cam.ops._checks import check_choice, check_count, check_inside
 from trt_cam.ops.spectral import connected_region, normalised_cut
 
 Features = Literal["keys", "tokens"]
@@ -21,7 +23,7 @@ SAME = 1e-9
 
 
 class Grouping(Explainer):
-    """What methods that group patches share: the features f (B, N, D) of the patches.
+    """What methods that group patches share: the features f (B, N, D) of the patches, and the region that is kept.
 
     Parameters
     ----------
@@ -41,8 +43,7 @@ class Grouping(Explainer):
     def __init__(self, features: Features | None = None, region: Region = "side") -> None:
         if features is not None and features not in get_args(Features):
             raise InputError(f"features must be None or one of {', '.join(get_args(Features))}, got {features!r}")
-        if region not in get_args(Region):
-            raise InputError(f"region must be one of {', '.join(get_args(Region))}, got {region!r}")
+        check_choice(region, "region", get_args(Region))
         self.features, self.region = features, region
 
     def patches(self, seen: Observation) -> Tensor:
@@ -83,12 +84,15 @@ class TokenCut(Grouping):
     x has x' D x = 1, in float64 throughout. The map is flat where no cut is better than another, as for constant
     features. Of patches with the same |x| the first in reading order is the seed.
 
+    Needs the final features, and the keys of the last attention where it shows them. Class-agnostic. Signed, > 0 is the
+    object.
+
     Parameters
     ----------
     tau, eps
-        Least cosine of patches that belong together, and the weight between others, as in the paper.
+        Cosine above which patches belong together, and the weight between others, as in the paper.
     features, region
-        As in lost.
+        As in ``Grouping``.
     """
 
     name = "token-cut"
@@ -97,8 +101,8 @@ class TokenCut(Grouping):
         self, tau: float = 0.2, eps: float = 1e-5, features: Features | None = None, region: Region = "side"
     ) -> None:
         super().__init__(features, region)
-        if not -1 <= tau < 1 or not 0 < eps < 1:
-            raise InputError(f"tau must be in [-1, 1) and eps in (0, 1), got {tau!r} and {eps!r}")
+        check_inside(tau, "tau", -1, 1, or_low=True)
+        check_inside(eps, "eps", 0, 1)
         self.tau, self.eps = tau, eps
 
     def grid(self, seen: Observation, target: Tensor) -> Tensor:
@@ -120,20 +124,22 @@ class LOST(Grouping):
 
     Among patches of the same degree the first in reading order comes first.
 
+    Needs the final features, and the keys of the last attention where it shows them. Class-agnostic. Signed, >= 0 is
+    the object.
+
     Parameters
     ----------
     k
         How many patches may be seeds, 100 in the paper; at most all.
     features, region
-        As in token-cut.
+        As in ``Grouping``.
     """
 
     name = "lost"
 
     def __init__(self, k: int = 100, features: Features | None = None, region: Region = "side") -> None:
         super().__init__(features, region)
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise InputError(f"k must be an integer of at least 1, the number of patches that may be seeds, got {k!r}")
+        check_count(k, "k", 1)
         self.k = k
 
     def grid(self, seen: Observation, target: Tensor) -> Tensor:
@@ -157,6 +163,8 @@ class PCA(Explainer):
     f are the features that the classifier averages: of a transformer, its patch tokens after the last norm. The sign is
     such that the patches on the border of the image are negative on average, since objects seldom lie there; where the
     grid is all border, or its average is zero, the largest absolute value is positive. Flat for constant features.
+
+    Needs the final features. Class-agnostic. Signed, > 0 is the object.
     """
 
     name = "pca"
@@ -166,12 +174,7 @@ class PCA(Explainer):
 
     def grid(self, seen: Observation, target: Tensor) -> Tensor:
         x = final_tokens(seen)  # (B, N, D)
-        wide = x.shape[2] > x.shape[1]
-        gram = x @ x.transpose(1, 2) if wide else x.transpose(1, 2) @ x  # the smaller of (N, N) and (D, D)
-        values, vectors = torch.linalg.eigh(gram)
-        first = vectors[:, :, -1]
-        scores = first * values[:, -1:].clamp(min=0).sqrt() if wide else (x @ first[:, :, None])[:, :, 0]
-        scores, _ = seed_positive(scores)
+        scores, _ = seed_positive(first_component(x))  # (B, N)
         inside = torch.zeros(seen.grid_size, dtype=torch.bool, device=x.device)
         inside[1:-1, 1:-1] = True
         border = scores[:, ~inside.flatten()].mean(dim=1, keepdim=True)

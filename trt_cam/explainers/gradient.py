@@ -9,30 +9,23 @@ import torch
 from torch import Tensor
 
 from trt_cam.errors import InputError, UnsupportedModelError
-from trt_cam.explainers.base import Explainer
+from trt_cam.explainers.layer import LayerMethod
+from trt_cam.explainers.principal import principal_map
 from trt_cam.explainers.registry import register_explainer
 from trt_cam.observe import Layer, Observation, Reshape
+from trt_cam.ops._checks import check_count, check_inside
 
 
-class LayerMethod(Explainer):
-    """What the methods on one layer's activation a (B, D, h, w) and its gradient g share.
-
-    The layer is the last one that still has patch gradients: the input of the last attention where the classifier reads
-    the class token, the last block where it averages, the feature map of a CNN. The grid keeps its sign; heat and boxes
-    use its positive part.
+class GradientMethod(LayerMethod):
+    """What methods share that weigh the channels by the target's gradient g at the layer.
 
     Parameters
     ----------
-    target_layers
-        Layers of the model, by dotted name or as modules, in place of that one; their maps in [0, 1] are averaged.
-    reshape_transform
-        From a layer's output to (B, D, h, w); never needed, the layout is derived.
     eigen_smooth
         In place of the sum over channels, the projection of the weighted channels on their first principal component.
     """
 
     requires = frozenset({"gradient"})
-    positive = True
 
     def __init__(
         self,
@@ -40,30 +33,33 @@ class LayerMethod(Explainer):
         reshape_transform: Reshape | None = None,
         eigen_smooth: bool = False,
     ) -> None:
-        if reshape_transform is not None and not callable(reshape_transform):
-            raise InputError(f"reshape_transform must be callable or None, got {reshape_transform!r}; leave it out")
+        super().__init__(target_layers, reshape_transform)
         if not isinstance(eigen_smooth, bool):
             raise InputError(f"eigen_smooth must be True or False, got {eigen_smooth!r}")
-        self.target_layers, self.reshape_transform, self.eigen_smooth = target_layers, reshape_transform, eigen_smooth
+        self.eigen_smooth = eigen_smooth
 
     def weighted(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """The channels (B, D, h, w) whose sum is the map."""
         raise NotImplementedError(f"{type(self).__name__} must define weighted(activation, gradient)")
 
     def grid(self, seen: Observation, target: Any) -> Tensor:
-        weighted = self.weighted(*seen.gradient(target))
-        total = weighted.sum(dim=1)
-        return principal_map(weighted) if self.eigen_smooth else total
+        return self.joined(self.weighted(*seen.gradient(target)))
+
+    def joined(self, weighted: Tensor) -> Tensor:
+        """The map (B, h, w) of weighted channels."""
+        return principal_map(weighted) if self.eigen_smooth else weighted.sum(dim=1)
 
     def source(self, seen: Observation) -> str:
         return "the gradient of the target"
 
 
 @register_explainer
-class GradCAM(LayerMethod):
+class GradCAM(GradientMethod):
     """Grad-CAM (Selvaraju et al., ICCV 2017, arXiv:1610.02391)::
 
-    w_d = mean_ij g_dij      grid = sum_d w_d a_d
+        w_d = mean_ij g_dij      grid = sum_d w_d a_d
+
+    Needs the gradient at one layer. Class-specific. Signed, > 0 is evidence.
     """
 
     name = "grad-cam"
@@ -73,13 +69,16 @@ class GradCAM(LayerMethod):
 
 
 @register_explainer
-class GradCAMPlusPlus(LayerMethod):
+class GradCAMPlusPlus(GradientMethod):
     """Grad-CAM++ (Chattopadhay et al., WACV 2018, arXiv:1710.11063)::
 
         alpha_dij = g^2 / (2 g^2 + g^3 sum_ab a_dab), 0 where g = 0
         w_d = sum_ij alpha_dij relu(g_dij)      grid = sum_d w_d a_d
 
     The paper explains exp(y), whose higher derivatives are powers of g up to a factor, so that g is that of y itself.
+    As pytorch-grad-cam, 1e-6 is added to the denominator.
+
+    Needs the gradient at one layer. Class-specific. Signed, > 0 is evidence.
     """
 
     name = "grad-cam++"
@@ -89,13 +88,15 @@ class GradCAMPlusPlus(LayerMethod):
 
 
 @register_explainer
-class SmoothGradCAMPlusPlus(LayerMethod):
+class SmoothGradCAMPlusPlus(GradientMethod):
     """Smooth Grad-CAM++ (Omeiza et al., 2019, arXiv:1908.01224): Grad-CAM++ with g, g^2 and g^3 averaged over noise::
 
         x_s = x + sigma (max x - min x) n_s, n_s ~ N(0, 1)
         alpha_dij = <g^2> / (2 <g^2> + <g^3> sum_ab a_dab)      w_d = sum_ij alpha_dij relu(<g_dij>)
 
-    a is the activation of the image itself. Each of ``samples`` is one forward more.
+    a is the activation of the image itself. Each of ``samples`` is one forward and backward more.
+
+    Needs the gradient at one layer. Class-specific. Signed, > 0 is evidence.
 
     Parameters
     ----------
@@ -115,10 +116,8 @@ class SmoothGradCAMPlusPlus(LayerMethod):
         eigen_smooth: bool = False,
     ) -> None:
         super().__init__(target_layers, reshape_transform, eigen_smooth)
-        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-            raise InputError(f"samples must be an integer of at least 1, the number of noisy images, got {samples!r}")
-        if not sigma > 0:
-            raise InputError(f"sigma must be above 0, the noise as a share of the image's range, got {sigma!r}")
+        check_count(samples, "samples", 1)
+        check_inside(sigma, "sigma", 0)
         self.samples, self.sigma, self.seed = samples, sigma, seed
 
     def grid(self, seen: Observation, target: Any) -> Tensor:
@@ -131,18 +130,18 @@ class SmoothGradCAMPlusPlus(LayerMethod):
             _, gradient = seen.again(images + self.sigma * spread * noise).gradient(target)
             powers = [gradient**power / self.samples for power in (1, 2, 3)]
             moments = [total + power for total, power in zip(moments, powers, strict=True)] if moments else powers
-        weighted = plus_plus(seen.activation(), *moments)
-        total = weighted.sum(dim=1)
-        return principal_map(weighted) if self.eigen_smooth else total
+        return self.joined(plus_plus(seen.activation(), *moments))
 
 
 @register_explainer
-class XGradCAM(LayerMethod):
+class XGradCAM(GradientMethod):
     """XGrad-CAM (Fu et al., BMVC 2020, arXiv:2008.02312)::
 
         w_d = sum_ij g_dij a_dij / sum_ij a_dij      grid = sum_d w_d a_d
 
     As pytorch-grad-cam, 1e-7 is added to the denominator.
+
+    Needs the gradient at one layer. Class-specific. Signed, > 0 is evidence.
     """
 
     name = "xgrad-cam"
@@ -153,10 +152,12 @@ class XGradCAM(LayerMethod):
 
 
 @register_explainer
-class LayerCAM(LayerMethod):
+class LayerCAM(GradientMethod):
     """LayerCAM (Jiang et al., TIP 2021, doi:10.1109/TIP.2021.3089943)::
 
-    grid = sum_d relu(g_d) a_d
+        grid = sum_d relu(g_d) a_d
+
+    Needs the gradient at one layer. Class-specific. Signed, > 0 is evidence.
     """
 
     name = "layer-cam"
@@ -166,13 +167,15 @@ class LayerCAM(LayerMethod):
 
 
 @register_explainer
-class HiResCAM(LayerMethod):
+class HiResCAM(GradientMethod):
     """HiResCAM (Draelos & Carin, 2020, arXiv:2011.08891)::
 
         grid = sum_d g_d a_d
 
     Where a norm of each token follows the layer, a longer token changes nothing, and this sum is zero everywhere; that
     is refused with the layer to use.
+
+    Needs the gradient at one layer. Class-specific. Signed, > 0 is evidence.
     """
 
     name = "hires-cam"
@@ -191,32 +194,29 @@ class HiResCAM(LayerMethod):
                 f"hires-cam needs a layer at which gradient times activation does not cancel, but over the channels of "
                 f"{seen.layer!r} it sums to zero at every place, for a norm follows; use {instead}grad-cam or layer-cam"
             )
-        return principal_map(weighted) if self.eigen_smooth else total
+        return self.joined(weighted)
 
 
 @register_explainer
 class EigenGradCAM(LayerMethod):
-    """Eigen-CAM of gradient times activation, as pytorch-grad-cam has it: class-specific::
+    """Eigen-CAM of gradient times activation, as pytorch-grad-cam has it::
 
         X = (g_d a_d)_(ij, d) less its mean over ij, v its first right singular vector      grid = X v
 
     The sign is such that the grid goes with HiResCAM's.
+
+    Needs the gradient at one layer. Class-specific. Signed, > 0 is evidence.
     """
 
     name = "eigen-grad-cam"
+    requires = frozenset({"gradient"})
 
-    def __init__(
-        self,
-        target_layers: Layer | Sequence[Layer] | None = None,
-        reshape_transform: Reshape | None = None,
-    ) -> None:
-        super().__init__(target_layers, reshape_transform, eigen_smooth=True)
+    def grid(self, seen: Observation, target: Any) -> Tensor:
+        activation, gradient = seen.gradient(target)
+        return principal_map(gradient * activation)
 
-    def weighted(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        return gradient * activation
-
-    def settings(self) -> dict[str, Any]:
-        return {"target_layers": self.target_layers, "reshape_transform": self.reshape_transform}
+    def source(self, seen: Observation) -> str:
+        return "the gradient of the target"
 
 
 @register_explainer
@@ -227,25 +227,16 @@ class EigenCAM(LayerMethod):
 
     Centred as in pytorch-grad-cam. The sign, which a singular vector leaves open, is such that the grid goes with the
     norm of the activation.
+
+    Needs the activation of one layer. Class-agnostic. Signed, > 0 is evidence.
     """
 
     name = "eigen-cam"
-    requires = frozenset({"activation"})
     class_specific = False
-
-    def __init__(
-        self,
-        target_layers: Layer | Sequence[Layer] | None = None,
-        reshape_transform: Reshape | None = None,
-    ) -> None:
-        super().__init__(target_layers, reshape_transform)
 
     def grid(self, seen: Observation, target: Any) -> Tensor:
         activation = seen.activation()
         return principal_map(activation, like=activation.pow(2).sum(dim=1))
-
-    def settings(self) -> dict[str, Any]:
-        return {"target_layers": self.target_layers, "reshape_transform": self.reshape_transform}
 
     def source(self, seen: Observation) -> str:
         return "the activation alone"
@@ -259,38 +250,3 @@ def plus_plus(activation: Tensor, first: Tensor, second: Tensor, third: Tensor) 
     alpha = second / (2 * second + activation.sum(dim=(2, 3), keepdim=True) * third + 1e-6)
     alpha = alpha.masked_fill(first == 0, 0.0)
     return (alpha * first.relu()).sum(dim=(2, 3), keepdim=True) * activation
-
-
-def principal_map(weighted: Tensor, *, like: Tensor | None = None) -> Tensor:
-    """Projection of channels on the first principal component of their positions.
-
-    Parameters
-    ----------
-    weighted : (B, D, h, w)
-    like : (B, h, w), None for the sum over channels
-        The result goes with it: their covariance is not negative. Where they have none to speak of, or the channels
-        cancel out (as at a LayerNorm's input, whose gradient is orthogonal to it), the result's largest absolute value
-        is positive.
-
-    Returns
-    -------
-    (B, h, w), zeros where all positions are the same
-    """
-    x = weighted.flatten(2).transpose(1, 2).double()  # (B, N, D)
-    centred = x - x.mean(dim=1, keepdim=True)
-    wide = x.shape[2] > x.shape[1]
-    gram = centred @ centred.transpose(1, 2) if wide else centred.transpose(1, 2) @ centred
-    first = torch.linalg.eigh(gram).eigenvectors[:, :, -1:]  # (B, N or D, 1)
-    direction = centred.transpose(1, 2) @ first if wide else first  # (B, D, 1)
-    length = direction.norm(dim=1, keepdim=True)
-    flat = centred.abs().amax(dim=(1, 2), keepdim=True) <= 1e-12 * x.abs().amax(dim=(1, 2), keepdim=True)
-    map_ = (centred @ (direction / length.masked_fill(length == 0, 1.0))).masked_fill(flat, 0.0)[..., 0]  # (B, N)
-    reference = (x.sum(dim=2) if like is None else like.flatten(1)).double()
-    cancelled = reference.norm(dim=1, keepdim=True) <= 1e-5 * x.abs().sum(dim=2).norm(dim=1, keepdim=True)
-    reference = reference - reference.mean(dim=1, keepdim=True)
-    agreement = (map_ * reference).sum(dim=1, keepdim=True)
-    largest = map_.gather(1, map_.abs().argmax(dim=1, keepdim=True))
-    decided = agreement.abs() > 1e-3 * map_.norm(dim=1, keepdim=True) * reference.norm(dim=1, keepdim=True)
-    decided &= ~cancelled if like is None else True
-    signed = torch.where(torch.where(decided, agreement, largest) < 0, -map_, map_)
-    return signed.view(-1, *weighted.shape[-2:]).to(weighted.dtype)

@@ -13,6 +13,7 @@ from trt_cam.errors import InputError
 from trt_cam.explainers.base import Explainer
 from trt_cam.explainers.registry import register_explainer
 from trt_cam.observe import Observation, chunks, image_bytes, of_image, precisely, target_scores, wide
+from trt_cam.ops._checks import check_count, check_inside
 
 
 @register_explainer
@@ -21,7 +22,9 @@ class Occlusion(Explainer):
 
         drop_w = y(x) - y(x with window w hidden)      grid = mean of drop_w over the windows w that cover a place
 
-    averaged over the pixels of each cell of the model's grid.
+    averaged over the pixels of each cell of the model's grid. One forward for each window.
+
+    Needs more forwards. Class-specific. Signed, > 0 is evidence: hiding it lowers the score.
 
     Parameters
     ----------
@@ -38,8 +41,8 @@ class Occlusion(Explainer):
 
     def __init__(self, window: int | None = None, stride: int | None = None, baseline: float = 0.0) -> None:
         for name, pixels in (("window", window), ("stride", stride)):
-            if pixels is not None and (isinstance(pixels, bool) or not isinstance(pixels, int) or pixels < 1):
-                raise InputError(f"{name} must be None, or an integer of at least 1, in pixels, got {pixels!r}")
+            if pixels is not None:
+                check_count(pixels, f"{name}, if not None,", 1)
         if isinstance(baseline, bool) or not isinstance(baseline, (int, float)) or not math.isfinite(baseline):
             raise InputError(f"baseline must be a finite number, in normalised units, got {baseline!r}")
         self.window, self.stride, self.baseline = window, stride, baseline
@@ -78,6 +81,8 @@ class RISE(Explainer):
     p_c is the class's probability, a callable's value as it is; averaged over the pixels of each cell of the model's
     grid. One forward for each mask.
 
+    Needs more forwards. Class-specific. Values >= 0 for a class.
+
     Parameters
     ----------
     masks, cells, p, seed
@@ -88,11 +93,9 @@ class RISE(Explainer):
     requires = frozenset({"forward"})
 
     def __init__(self, masks: int = 1000, cells: int = 7, p: float = 0.5, seed: int = 0) -> None:
-        for name, count in (("masks", masks), ("cells", cells)):
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise InputError(f"{name} must be an integer of at least 1, got {count!r}")
-        if not 0 < p < 1:
-            raise InputError(f"p must be between 0 and 1, the share of cells shown, got {p!r}")
+        check_count(masks, "masks", 1)
+        check_count(cells, "cells", 1)
+        check_inside(p, "p", 0, 1)
         self.masks, self.cells, self.p, self.seed = masks, cells, p, seed
 
     def grid(self, seen: Observation, target: Any) -> Tensor:

@@ -9,30 +9,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trt_cam.errors import InputError
-from trt_cam.explainers.base import Explainer
+from trt_cam.explainers.layer import LayerMethod
 from trt_cam.explainers.registry import register_explainer
 from trt_cam.observe import Layer, Observation, Reshape, chunks, image_bytes, of_image, precisely, target_scores
+from trt_cam.ops._checks import check_count, check_inside
 
 EPS = 1e-8  # added to a channel's range, as in pytorch-grad-cam
 
 
-class ChannelMethod(Explainer):
-    """What methods share that find a weight for each channel of the activation a (B, D, h, w) by more forwards.
+class ChannelMethod(LayerMethod):
+    """What methods share that find a weight for each channel of one layer's activation a (B, D, h, w) by more forwards.
 
     Parameters
     ----------
     channels
         None for all D, or how many are tried: those of the largest mean absolute activation. The others count as the
         mean of these where weights are a softmax, and elsewhere not at all. An approximation, the faster the fewer.
-    target_layers
-        Layers of the model, by dotted name or as modules, in place of the default; their maps are averaged.
-    reshape_transform
-        From a layer's output to (B, D, h, w); never needed, the layout is derived.
+    target_layers, reshape_transform
+        As in ``LayerMethod``.
     """
 
     requires = frozenset({"activation", "forward"})
-    positive = True
 
     def __init__(
         self,
@@ -40,9 +37,10 @@ class ChannelMethod(Explainer):
         target_layers: Layer | Sequence[Layer] | None = None,
         reshape_transform: Reshape | None = None,
     ) -> None:
-        if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
-            raise InputError(f"channels must be None for all, or an integer of at least 1, got {channels!r}")
-        self.channels, self.target_layers, self.reshape_transform = channels, target_layers, reshape_transform
+        super().__init__(target_layers, reshape_transform)
+        if channels is not None:
+            check_count(channels, "channels, if not None,", 1)
+        self.channels = channels
 
     def grid(self, seen: Observation, target: Any) -> Tensor:
         activation = seen.activation()  # (B, D, h, w)
@@ -75,6 +73,8 @@ class ScoreCAM(ChannelMethod):
         M_d = a_d at the input's size, in [0, 1]      w = softmax_d y(x * M_d)      grid = sum_d w_d a_d
 
     Upsampled with aligned corners, as pytorch-grad-cam does. D forwards for each image.
+
+    Needs the activation of one layer, and more forwards. Class-specific. Signed, > 0 is evidence.
     """
 
     name = "score-cam"
@@ -109,12 +109,14 @@ class SSCAM(ScoreCAM):
 
     ``samples`` times the cost of Score-CAM.
 
+    Needs the activation of one layer, and more forwards. Class-specific. Signed, > 0 is evidence.
+
     Parameters
     ----------
     samples, sigma, seed
         Number of noisy maps, their noise as a share of each channel's range, and the seed of the noise.
     channels, target_layers, reshape_transform
-        As in score-cam.
+        As in ``ChannelMethod``.
     """
 
     name = "ss-cam"
@@ -129,8 +131,8 @@ class SSCAM(ScoreCAM):
         reshape_transform: Reshape | None = None,
     ) -> None:
         super().__init__(channels, target_layers, reshape_transform)
-        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1 or not sigma > 0:
-            raise InputError(f"samples must be at least 1 and sigma above 0, got {samples!r} and {sigma!r}")
+        check_count(samples, "samples", 1)
+        check_inside(sigma, "sigma", 0)
         self.samples, self.sigma, self.seed = samples, sigma, seed
 
     def masks(self, activation: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
@@ -149,12 +151,14 @@ class ISCAM(ScoreCAM):
 
     ``samples`` times the cost of Score-CAM.
 
+    Needs the activation of one layer, and more forwards. Class-specific. Signed, > 0 is evidence.
+
     Parameters
     ----------
     samples
         Number n of strengths.
     channels, target_layers, reshape_transform
-        As in score-cam.
+        As in ``ChannelMethod``.
     """
 
     name = "is-cam"
@@ -167,8 +171,7 @@ class ISCAM(ScoreCAM):
         reshape_transform: Reshape | None = None,
     ) -> None:
         super().__init__(channels, target_layers, reshape_transform)
-        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-            raise InputError(f"samples must be an integer of at least 1, the number of strengths, got {samples!r}")
+        check_count(samples, "samples", 1)
         self.samples = samples
 
     def masks(self, activation: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
@@ -185,6 +188,9 @@ class AblationCAM(ChannelMethod):
 
     A channel is set to zero everywhere, at the class token too. Only the part of the model after the layer is run
     again, where the family allows. Weights are zero for a score y of zero.
+
+    Needs the activation of one layer, and forwards with another one in its place. Class-specific. Signed, > 0 is
+    evidence.
     """
 
     name = "ablation-cam"

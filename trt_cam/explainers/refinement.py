@@ -12,6 +12,7 @@ from trt_cam.explainers.base import Explainer
 from trt_cam.explainers.registry import register_explainer
 from trt_cam.models.trt import preliminary_map
 from trt_cam.observe import Observation
+from trt_cam.ops._checks import check_inside
 from trt_cam.ops.attention import SelectionMode, cdf_threshold, reattention_map, token_importance
 from trt_cam.ops.maps import minmax
 
@@ -24,6 +25,8 @@ class TRT(Explainer):
 
     of a ``TRTLocalizer``; M_T alone if it has no CAM branch. A refinement spreads M_C before the product and leaves M_T
     as it is (ours, not the paper's).
+
+    Needs trained heads. Class-specific. Signed; >= 0 where the localizer has ``relu`` or a learnt spread.
 
     Parameters
     ----------
@@ -68,6 +71,9 @@ class TRTFree(Explainer):
     The block of TPSM is the backbone's own last block under the mask of Eq. 6, and the trained scoring head is replaced
     by what the classifier says of the kept tokens.
 
+    Needs the query rows, the input of the last block, the final features, and a classifier of single positions.
+    Class-specific. Values >= 0.
+
     Parameters
     ----------
     u, mode
@@ -80,8 +86,7 @@ class TRTFree(Explainer):
     requires = frozenset({"rows", "tokens", "features", "classifier"})
 
     def __init__(self, u: float = 0.65, mode: SelectionMode = "mass", temperature: float = 1.0) -> None:
-        if not temperature > 0:
-            raise InputError(f"temperature must be above 0, got {temperature!r}; 1 leaves the evidence as it is")
+        check_inside(temperature, "temperature", 0)
         self.u, self.mode, self.temperature = u, mode, temperature
 
     def grid(self, seen: Observation, target: Tensor) -> Tensor:

@@ -46,6 +46,14 @@ def check_range(value: float, name: str, low: float, high: float = math.inf) -> 
         raise InputError(f"{name} must be a number {wanted}, got {value!r}")
 
 
+def check_inside(value: float, name: str, low: float, high: float = math.inf, *, or_low: bool = False) -> None:
+    """Require a real number above ``low``, or with ``or_low`` at least that, and below ``high``."""
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not (real and low <= float(value) < high and (or_low or float(value) > low)):
+        wanted = f"above {low:g}" if high == math.inf else f"in {'[' if or_low else '('}{low:g}, {high:g})"
+        raise InputError(f"{name} must be {wanted}, got {value!r}")
+
+
 def check_count(value: int, name: str, low: int = 0) -> None:
     """Require an integer of at least ``low``."""
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < low:
