@@ -19,6 +19,7 @@ from PIL import Image
 from torch import nn
 
 from trt_cam import create_explainer
+from trt_cam.backbone import preprocessing
 from trt_cam.cli import main
 from trt_cam.data.catalog import load_dataset
 from trt_cam.data.frames import fit_photo
@@ -87,10 +88,9 @@ def same(one: Evaluation, other: Evaluation) -> None:
 def test_figures_are_those_of_a_plain_loop(data: Path, model: nn.Module) -> None:
     found = run(data, model)
     samples, explain = load_dataset(data), create_explainer("rollout", model)
-    expected = LocalizationResults(get_protocol("maxboxacc_v2"))
+    prepare, expected = preprocessing(model), LocalizationResults(get_protocol("maxboxacc_v2"))
     for index, sample in enumerate(samples):
         pixels, _ = fit_photo(load_photo(sample.path), (64, 64))
-        prepare = create_explainer("cam", model).backbone and evaluate.__globals__["preprocessing"](model)
         seen = explain(prepare.normalize(torch.from_numpy(pixels)[None]), [sample.label])
         heat = expected.protocol.heat(seen.grid[0].numpy())
         assert sample.size is not None and sample.label is not None
@@ -345,16 +345,11 @@ def test_what_is_written(data: Path, model: nn.Module, tmp_path: Path) -> None:
         for x0, y0, x1, y1 in line["boxes"]:
             assert 0 <= x0 < x1 <= line["width"] and 0 <= y0 < y1 <= line["height"]
     table = found.results["cam"].table()
-    at = np.isclose(get_list(found), lines[0]["threshold"]).argmax()
+    at = np.isclose(found.results["cam"].thresholds, lines[0]["threshold"]).argmax()
     ours = {line["path"]: line["iou"] for line in lines if line["method"] == "cam"}
     assert ours == {name: round(float(row[at]), 6) for name, row in zip(table.name, table.largest, strict=True)}  # type: ignore[attr-defined]
     assert as_csv(rows).count("\n") > 100 and "| cam | " in as_markdown(rows, "best")
     assert held["paired"][0]["first"] == "cam" and held["paired"][0]["second"] == "rollout"
-
-
-def get_list(found: Evaluation) -> NDArray[np.float64]:
-    results = found.results["cam"]
-    return results.thresholds
 
 
 @pytest.mark.parametrize(("protocol", "grid"), [("tscam", 96), ("trt_fixed_v2", 96), ("maxboxacc", 224)])

@@ -719,6 +719,7 @@ def test_refuses_settings():
         (lambda: figures(one_photo(), "val"), "threshold must be a number, 'best' or found by search_threshold"),
         (lambda: figures(one_photo(), True), "threshold must be a number"),
         (lambda: figures(one_photo(), 0.2, draws=0), "draws must be"),
+        (lambda: bootstrap(np.sum, 0), "photos must be"),
         (lambda: enlarge(np.eye(3), (2, 2), "lanczos"), "interpolation must be"),
         (lambda: overlaps(np.eye(3), np.empty((0, 4), int), V2, np.array([0.2])), "at least one ground-truth box"),
     ):

@@ -51,7 +51,13 @@ def bootstrap(
     -------
     (2,) or (2, F) float64
         Low and high end; draws whose statistic is NaN are left out.
+
+    Raises
+    ------
+    InputError
+        ``photos`` or ``draws`` is not at least 1.
     """
+    check_count(photos, "photos", 1)
     check_count(draws, "draws", 1)
     generator = np.random.default_rng(seed)
     found = []

@@ -17,6 +17,7 @@ from trt_cam.metrics.protocols import Protocol
 from trt_cam.ops.boxes import Select
 from trt_cam.ops.thresholds import boxes_at_thresholds
 
+TOP = 5  # classes of a photo that are kept: Top-1 and Top-5 Loc ask for no more
 KINDS = ("right", "multi_instances", "region_part", "region_more", "region_wrong")
 
 
@@ -119,7 +120,7 @@ def inclusive_iou(boxes: NDArray[np.int64], others: NDArray[np.int64]) -> NDArra
     return shared / (area + other_area - shared)
 
 
-def top_classes(logits: npt.ArrayLike, count: int = 5) -> NDArray[np.int64]:
+def top_classes(logits: npt.ArrayLike) -> NDArray[np.int64]:
     """The classes of largest logits, best first, of equals the lower one.
 
     Parameters
@@ -128,14 +129,19 @@ def top_classes(logits: npt.ArrayLike, count: int = 5) -> NDArray[np.int64]:
 
     Returns
     -------
-    (count,) int64
+    (5,) int64
         -1 at the end where there are fewer classes.
+
+    Raises
+    ------
+    InputError
+        The logits are of another shape, none, or not finite.
     """
     values = np.asarray(logits)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise InputError(f"logits must be finite and (K,), got {values.dtype} {values.shape}")
-    best = np.argsort(-values.astype(np.float64), kind="stable")[:count]
-    return np.pad(best, (0, count - len(best)), constant_values=-1).astype(np.int64)
+    best = np.argsort(-values.astype(np.float64), kind="stable")[:TOP]
+    return np.pad(best, (0, TOP - len(best)), constant_values=-1).astype(np.int64)
 
 
 def _boxes(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trt_cam.data.audit import SLACK
 from trt_cam.errors import DatasetError, InputError
 from trt_cam.metrics.accumulator import Accumulator, Table, checked_thresholds
-from trt_cam.metrics.localization import overlaps, top_classes
+from trt_cam.metrics.localization import TOP, overlaps, top_classes
 from trt_cam.metrics.protocols import Protocol, get_protocol, scale_boxes, threshold_list
 
 
@@ -139,7 +139,7 @@ class LocalizationResults(Accumulator[BoxTable]):
         truth = scale_boxes(corners, size, self.protocol)
         try:
             found = overlaps(heat, truth, self.protocol, self.thresholds)
-            classes = np.full(5, -1) if logits is None else top_classes(logits)
+            classes = np.full(TOP, -1) if logits is None else top_classes(logits)
         except InputError as error:
             raise InputError(f"photo {name}: {error}") from None
         covered = (corners[:, 2:] - corners[:, :2]).prod(axis=1) / (size[0] * size[1])
