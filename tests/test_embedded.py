@@ -69,8 +69,3 @@ def test_a_warning_of_the_command_is_one_line(capsys: pytest.CaptureFixture[str]
     out, err = capsys.readouterr()
     assert "the map is flat  no box" in out
     assert err.startswith("trt-cam: warning: no token selected at u = 0.65") and err.count("\n") == 1
-
-
-def test_a_wrong_choice_of_boxes_is_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["localize", str(PHOTO), "--boxes", "biggest"]) == 2
-    assert "boxes must be one of largest, all_external, all; got 'biggest'" in capsys.readouterr().err
