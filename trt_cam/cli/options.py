@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ FITS = ("squash", "pad", "crop")
 def choice(group: Any, flag: str, words: tuple[str, ...], text: str, default: str | None = None) -> None:
     """An option that takes one of a few words."""
     group.add_argument(flag, choices=words, type=OneOf(words), default=default, help=text)
+
+
+def add_pairs(group: Any, flag: str, text: str, *aliases: str, kind: Callable[[str], str] = pair) -> None:
+    """An option that sets others by name and may be given several times."""
+    metavar = "METHOD.NAME=VALUE" if kind is pair_of_method else "NAME=VALUE"
+    told = f"{text}; may be given several times"
+    group.add_argument(flag, *aliases, action="append", type=kind, default=[], metavar=metavar, help=told)
 
 
 def add_model(group: Any, *, pixels: str = "side of the square that photos are resized to") -> None:
@@ -47,14 +55,7 @@ def add_method(group: Any) -> None:
         metavar="NAME",
         help="a name of `trt-cam methods`; auto takes what the model was trained for, else trt-free, else grad-cam",
     )
-    group.add_argument(
-        "--set",
-        action="append",
-        type=pair,
-        default=[],
-        metavar="NAME=VALUE",
-        help="an option of the method, as `trt-cam methods NAME` lists them; may be given several times",
-    )
+    add_pairs(group, "--set", "an option of the method, as `trt-cam methods NAME` lists them")
 
 
 def add_methods(group: Any, default: str | None, told: str = "") -> None:
@@ -66,14 +67,8 @@ def add_methods(group: Any, default: str | None, told: str = "") -> None:
         metavar="NAMES",
         help=f"names of `trt-cam methods`, separated by commas{told}",
     )
-    group.add_argument(
-        "--set",
-        action="append",
-        type=pair_of_method,
-        default=[],
-        metavar="METHOD.NAME=VALUE",
-        help="an option of one of them, as `trt-cam methods METHOD` lists them; may be given several times",
-    )
+    text = "an option of one of them, as `trt-cam methods METHOD` lists them"
+    add_pairs(group, "--set", text, kind=pair_of_method)
 
 
 def add_refine(group: Any, words: tuple[str, ...] = REFINEMENTS) -> None:
@@ -145,14 +140,7 @@ def add_dataset(group: Any, *aliases: str) -> None:
         help="layout: wsol, cub, voc, coco, folders, ... of docs/datasets.md; auto looks at what lies in DIR",
     )
     group.add_argument("--split", type=filled, metavar="NAME", help="train, val, test, ... (default: the only one)")
-    group.add_argument(
-        *("--data-option", *aliases),
-        action="append",
-        type=pair,
-        default=[],
-        metavar="NAME=VALUE",
-        help="an option of the layout, such as photos_root=DIR; may be given several times",
-    )
+    add_pairs(group, "--data-option", "an option of the layout, such as photos_root=DIR", *aliases)
 
 
 def add_classes(group: Any) -> None:

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trt_cam.cli.options import keywords, quieten
+from trt_cam.cli.options import add_pairs, keywords, quieten
 from trt_cam.cli.output import complain, make_folder, say
 from trt_cam.cli.parser import add_command
-from trt_cam.cli.values import COUNT, SomeOf, filled, pair
+from trt_cam.cli.values import COUNT, SomeOf, filled
 
 TEXT = """
 Make a page of what `trt-cam evaluate` found: tables with intervals, curves, where methods differ, and photos
@@ -46,9 +46,7 @@ def add(commands: Any) -> None:
     )
     data = parser.add_argument_group("data", "where the run does not find its data set any more")
     data.add_argument("--data", type=filled, metavar="DIR", help="where it lies now (default: where it was)")
-    data.add_argument(
-        "--data-option", action="append", type=pair, default=[], metavar="NAME=VALUE", help="such as photos_root=DIR"
-    )
+    add_pairs(data, "--data-option", "an option of its layout, such as photos_root=DIR")
     parser.set_defaults(command=run)
 
 
