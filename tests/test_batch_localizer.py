@@ -132,7 +132,7 @@ class TestDirect:
     @pytest.mark.parametrize(
         ("settings", "batch", "said"),
         [
-            ({}, {"file": ["a.png"]}, "a batch needs a column image, bytes, path; got file"),
+            ({}, {"file": ["a.png"]}, "a batch needs a column image, bytes, path, got file"),
             ({}, {"path": ["a.png"], "label": [3]}, "column 'label' would be written over; rename it first"),
             ({"threshold": 2}, {"path": ["a.png"]}, "threshold must be in"),
             ({"batch_size": 0}, {"path": ["a.png"]}, "batch_size must be"),

@@ -399,6 +399,7 @@ def test_causal_and_grouped_attention_are_refused() -> None:
         None,
         torch.zeros(1, 3, 65, 64),
         torch.zeros(0, 3, 64, 64),
+        torch.zeros(1, 3, 0, 64),
     ],
     ids=lambda value: str(getattr(value, "shape", value)),
 )

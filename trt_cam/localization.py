@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from trt_cam.data.frames import Fit
 from trt_cam.data.photos import Source
 from trt_cam.errors import InputError
+from trt_cam.observe import check_images
 from trt_cam.ops._checks import check_count
 from trt_cam.ops.boxes import Select
-from trt_cam.pipeline import Pipeline, check_tensor
+from trt_cam.pipeline import Pipeline
 from trt_cam.results import Failure as Failure
 from trt_cam.results import Localization as Localization
 from trt_cam.targets import resolve_targets
@@ -121,10 +122,9 @@ def iter_localize(
     What is wrong with the options is raised here; a photo that cannot be read becomes a `Failure` in its place, or
     an error with ``strict``.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size must be an integer of at least 1; got {batch_size!r}")
+    check_count(batch_size, "batch_size", 1)
     if isinstance(photos, Tensor):
-        check_tensor(photos)
+        check_images(photos)
     line = Pipeline.build(model, method, device, **options)
     count = len(photos) if isinstance(photos, (Sequence, Tensor)) else None
     targets = resolve_targets(target, line.names, line.explain.classes, count)
@@ -198,7 +198,7 @@ class BatchLocalizer:
         """
         source = next((name for name in self.sources if name in batch), None)
         if source is None:
-            raise InputError(f"a batch needs a column {', '.join(self.sources)}; got {', '.join(batch) or 'none'}")
+            raise InputError(f"a batch needs a column {', '.join(self.sources)}, got {', '.join(batch) or 'none'}")
         if taken := [name for name in self.results if name in batch]:
             raise InputError(f"column {taken[0]!r} would be written over; rename it first")
         photos = [content(one) for one in batch[source]]

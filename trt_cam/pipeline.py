@@ -23,6 +23,7 @@ from trt_cam.explainers import create_explainer
 from trt_cam.models.trt import TRTLocalizer
 from trt_cam.models.tscam import TSCAMNet
 from trt_cam.models.weights import EMBEDDED, load_model, own_config
+from trt_cam.ops._checks import check_choice, check_inside
 from trt_cam.ops.boxes import Select, boxes_from_map
 from trt_cam.refine import check_refinement
 from trt_cam.results import Failure, Localization, input_heat
@@ -92,10 +93,9 @@ class Pipeline:
         size: int | tuple[int, int] | None = None,
     ) -> Pipeline:
         """Load the model, choose the method, and check the options once for all photos."""
-        if threshold is not None and not 0 <= threshold < 1:
-            raise InputError(f"threshold must be in [0, 1), a share of the map's maximum; got {threshold!r}")
-        if boxes not in get_args(Select):
-            raise InputError(f"boxes must be one of {', '.join(get_args(Select))}; got {boxes!r}")
+        if threshold is not None:
+            check_inside(threshold, "threshold", 0, 1, or_low=True)
+        check_choice(boxes, "boxes", get_args(Select))
         net = place(model, device)
         prepare = preprocessing(net)
         pixels = input_size(size, prepare.size)
@@ -269,7 +269,7 @@ def input_size(size: Any, default: tuple[int, int]) -> tuple[int, int]:
         return default
     sides = (size, size) if isinstance(size, Integral) else tuple(size) if isinstance(size, Sequence) else ()
     if len(sides) != 2 or not all(isinstance(side, Integral) and 1 <= int(side) <= 8192 for side in sides):
-        raise InputError(f"size must be pixels or (height, width), each from 1 to 8192; got {size!r}")
+        raise InputError(f"size must be pixels or (height, width), each from 1 to 8192, got {size!r}")
     return int(sides[0]), int(sides[1])
 
 
@@ -293,12 +293,3 @@ def own_threshold(net: nn.Module, method: str, refine: str | None) -> float:
 def is_blank(photo: Image.Image) -> bool:
     """Whether a photo is one colour, so that there is nothing to find."""
     return all(high - low <= _BLANK for low, high in photo.getextrema())  # type: ignore[misc, union-attr]
-
-
-def check_tensor(images: Tensor) -> None:
-    """Require a preprocessed (B, 3, H, W) batch."""
-    came = f"got {str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
-    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape or not images.is_floating_point():
-        raise InputError(f"a tensor of images must be a floating (B, 3, H, W), preprocessed; {came}")
-    if not bool(torch.isfinite(images).all()):
-        raise InputError(f"images must be finite; {came} with NaN or infinity")

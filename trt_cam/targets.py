@@ -35,7 +35,7 @@ def resolve_target(target: object, names: Names, count: int) -> int:
     if isinstance(target, str) and not target.strip().isdigit():
         return _by_name(target, names)
     if isinstance(target, bool) or not isinstance(target, (str, Integral)):
-        raise InputError(f"a target must be a class index or a class name; got {target!r}")
+        raise InputError(f"a target must be a class index or a class name, got {target!r}")
     index = int(target)
     if not count:
         raise InputError(f"target {index} needs a model with a classifier; this one has none, leave target out")
@@ -53,7 +53,7 @@ def resolve_targets(target: Any, names: Names, count: int, photos: int | None) -
     if isinstance(target, str) or not isinstance(target, Sequence):
         return resolve_target(target, names, count)
     if photos is not None and len(target) != photos:
-        raise InputError(f"targets must be one for all photos or one each; got {len(target)} for {photos} photos")
+        raise InputError(f"targets must be one for all photos or one each, got {len(target)} for {photos} photos")
     return [resolve_target(one, names, count) for one in target]
 
 

@@ -82,10 +82,11 @@ def check_images(images: Tensor) -> None:
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         came = f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
         raise InputError(
-            f"preprocessed images (B, 3, H, W) of a float dtype were needed, got {came}; for photos: localize"
+            f"preprocessed images (B, 3, H, W) of a float dtype were needed, got {came}; give photos, as files, "
+            "PIL images or uint8 arrays, to localize"
         )
-    if images.shape[0] == 0:
-        raise InputError("at least one image was needed, got an empty batch")
+    if 0 in images.shape:
+        raise InputError(f"at least one image with pixels was needed, got an empty batch {tuple(images.shape)}")
     if not torch.compiler.is_compiling() and not images.isfinite().all():  # a graph that is traced has no values
         raise InputError("finite images were needed, got NaN or infinity; check the preprocessing")
 

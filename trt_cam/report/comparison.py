@@ -116,7 +116,7 @@ def compare(
         The model can carry none of the methods.
     """
     if isinstance(methods, str) or not methods:
-        raise InputError(f"methods must be a list of names such as ['trt', 'grad-cam']; got {methods!r}")
+        raise InputError(f"methods must be a list of names such as ['trt', 'grad-cam'], got {methods!r}")
     image, net = load_photo(photo), place(model, options.pop("device", None))
     results: dict[str, Localization] = {}
     scores: dict[str, dict[str, float]] = {}

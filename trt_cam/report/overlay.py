@@ -42,7 +42,7 @@ def overlay(image: Source, heat: Any, *, alpha: float = 0.5, colormap: str = "je
     photo = load_photo(image)
     values = _checked(heat)
     if not 0 <= alpha <= 1:
-        raise InputError(f"alpha must be in [0, 1], the share of the heat's colour; got {alpha!r}")
+        raise InputError(f"alpha must be a number from 0 to 1, got {alpha!r}")
     if values.shape != (photo.height, photo.width):
         values = np.asarray(Image.fromarray(values).resize(photo.size, Image.Resampling.BILINEAR))
     return Image.blend(photo, Image.fromarray(colours(values, colormap)), float(alpha))
@@ -114,9 +114,9 @@ def _checked(heat: Any) -> npt.NDArray[np.float32]:
         heat = heat.detach().cpu().float().numpy()
     values = np.asarray(heat)
     if values.ndim != 2 or 0 in values.shape or values.dtype.kind not in "fiub":
-        raise InputError(f"heat must be (H, W) numbers in [0, 1]; got {values.dtype} of shape {values.shape}")
+        raise InputError(f"heat must be (H, W) numbers in [0, 1], got {values.dtype} of shape {values.shape}")
     values = values.astype(np.float32)
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):  # NaN fails both
-        raise InputError(f"heat must be in [0, 1]; got {low:g} to {high:g}; stretch it with (h - min) / (max - min)")
+        raise InputError(f"heat must be in [0, 1], got {low:g} to {high:g}; stretch it with (h - min) / (max - min)")
     return values
