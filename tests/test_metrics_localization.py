@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trt_cam.errors import DatasetError, InputError
+from trt_cam.errors import DatasetError, InputError, OutputError
 from trt_cam.metrics import records
 from trt_cam.metrics.accumulator import SIZES
 from trt_cam.metrics.baselines import centred_squares, square_ious
@@ -511,6 +511,11 @@ def test_results_are_kept_without_pickle(rng, tmp_path):
             assert len(again) == len(part)
         assert figures(again, 0.3, draws=5) == figures(part, 0.3, draws=5)
         assert all(array.dtype != object for array in part.state().values())
+
+
+def test_results_that_cannot_be_written_are_a_line(tmp_path):
+    with pytest.raises(OutputError, match=r"cannot write .*gone/kept.npz \(No such file or directory\); give a place"):
+        one_photo().save(tmp_path / "gone" / "kept.npz")
 
 
 def test_a_part_of_a_table_keeps_its_own_ground_truth(rng):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trt_cam.backbone import class_names, count_classes, imagenet_wnids, unwrap
 from trt_cam.data.samples import DataSet
@@ -21,17 +21,26 @@ from trt_cam.pipeline import bind, own_refine
 from trt_cam.targets import resolve_target
 
 
-def bound(methods: Sequence[str | Explainer], net: nn.Module, refine: str | None) -> list[Method]:
-    """Methods on a model, each under a name of its own; for "all" those that fit it."""
+def bound(
+    methods: Sequence[str | Explainer], net: nn.Module, refine: str | None, size: tuple[int, int]
+) -> tuple[list[Method], dict[str, str]]:
+    """Methods on a model, each under a name of its own; for "all" those that fit it, and why others do not.
+
+    A few refuse a model only when a map is made, so of "all" each that takes one pass makes one of noise beforehand.
+    """
     if isinstance(methods, str):
         raise InputError(f"methods must be a list of names such as ['trt', 'cam'], got {methods!r}")
     rows: list[Method] = []
+    refused: dict[str, str] = {}
     for one in list_explainers() if "all" in methods else methods:
         try:
             explain = bind(one, net)
-        except UnsupportedModelError:
+            if "all" in methods and not explain.explainer.requires & {"forward", "replay"}:
+                explain(noise(net, size))
+        except UnsupportedModelError as error:
             if "all" not in methods:
                 raise
+            refused[str(one)] = str(error)
             continue
         own = own_refine(net, explain.explainer.name) if refine == "default" else refine
         name = name_with_settings(explain.explainer) + (f" + {own}" if own else "")
@@ -40,7 +49,13 @@ def bound(methods: Sequence[str | Explainer], net: nn.Module, refine: str | None
         rows.append(Method(name, explain, own))
     if not rows:
         raise InputError("at least one method was needed, got none; see list_explainers()")
-    return rows
+    return rows, refused
+
+
+def noise(net: nn.Module, size: tuple[int, int]) -> Tensor:
+    """One image (1, 3, H, W) to try a method on, the same in every run."""
+    images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    return images.to(next(net.parameters()))
 
 
 def name_with_settings(explainer: Explainer) -> str:
@@ -82,7 +97,14 @@ def selected(data: DataSet, part: str | None, limit: int | None) -> npt.NDArray[
 
 
 def class_indices(data: DataSet, net: nn.Module, classes: Mapping[str, str | int] | None) -> npt.NDArray[np.int64]:
-    """The model's class for each of the data set's, (K',); -1 where it has none."""
+    """The model's class for each of the data set's, (K',); all of the model's in order where classes have no names.
+
+    Raises
+    ------
+    InputError
+        ``classes`` lacks one, or has one that the model does not have; or it is None, and not all are found by
+        themselves.
+    """
     count, names = count_classes(unwrap(net)), class_names(net)
     theirs = data.classes
     if count == 0 or theirs is None:

@@ -174,6 +174,13 @@ def write(
         compared. None is what the protocol publishes. All three are in the records as far as the protocol has them.
     val
         Where thresholds are chosen for "from-val".
+
+    Raises
+    ------
+    InputError
+        The protocol has no figures at such a threshold.
+    OutputError
+        The folder cannot be written.
     """
     fixed = None if threshold is None or isinstance(threshold, str) else float(threshold)
     rows = records(evaluation, threshold=fixed, val=val)

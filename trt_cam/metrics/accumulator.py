@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_cam.data.problems import quoted
-from trt_cam.errors import DatasetError, InputError
+from trt_cam.errors import DatasetError, InputError, OutputError
 
 # By the share of the photo that the largest object covers: from the first number to below the second.
 SIZES = {
@@ -147,9 +147,19 @@ class Accumulator(ABC, Generic[Rows]):
         return results
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write an ``.npz`` file."""
-        with open(path, "wb") as file:
-            np.savez_compressed(file, **self.state())  # type: ignore[arg-type]
+        """Write an ``.npz`` file.
+
+        Raises
+        ------
+        OutputError
+            It cannot be written.
+        """
+        try:
+            with open(path, "wb") as file:
+                np.savez_compressed(file, **self.state())  # type: ignore[arg-type]
+        except OSError as error:
+            why = error.strerror or error
+            raise OutputError(f"cannot write {os.fspath(path)} ({why}); give a place that can be written") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -54,6 +54,11 @@ def search_threshold(results: LocalizationResults, *, split: str = "val") -> Thr
     -------
     Thresholds
         Of equally good ones the lowest.
+
+    Raises
+    ------
+    DatasetError
+        There is no photo.
     """
     return best_thresholds(results.table(), results.thresholds, "from-val", split)
 

@@ -120,6 +120,8 @@ def pointing_game(heat: Tensor, boxes: Sequence[Any], *, tolerance: float = 15.0
 def energy_in_box(heat: Tensor, boxes: Sequence[Any]) -> Tensor:
     """Share of the heat that lies in the boxes, the energy-based pointing game (Score-CAM, arXiv:1910.01279).
 
+    Arguments as in `pointing_game`; edges between pixels are rounded.
+
     Returns
     -------
     (B,) in [0, 1], more is better; 0 for a map without heat
@@ -147,6 +149,8 @@ def max_sensitivity(
         From images (B, 3, H, W) to maps (B, h, w).
     radius
         In units of the preprocessed image.
+    samples, seed
+        How many changes are tried for each image, and the seed of their random numbers.
 
     Returns
     -------
@@ -188,6 +192,8 @@ def faithfulness(
         As ``explain`` takes it, class by class; None is the predicted class.
     boxes
         (M, 4) for each image, on the model's input, for the pointing game and the energy in boxes.
+    refine, steps, samples, batch_size
+        Of ``explain``, and of the functions above.
 
     Returns
     -------

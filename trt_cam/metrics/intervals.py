@@ -44,8 +44,8 @@ def bootstrap(
         From how often each photo was drawn, (photos,) whole numbers of mean 1, to one number or (F,).
     photos
         How many there are, at least 1.
-    draws
-        How often as many photos are drawn.
+    draws, seed
+        How often as many photos are drawn, and the seed of the random numbers.
 
     Returns
     -------

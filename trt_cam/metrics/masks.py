@@ -163,6 +163,13 @@ def evaluation_mask(
     -------
     (size, size) uint8
         1 object, 0 background, 255 ignored; the nearest pixel of each mask decides.
+
+    Raises
+    ------
+    InputError
+        A mask has another shape or no pixels.
+    DatasetError
+        There is no instance.
     """
     if not len(instances):
         raise DatasetError("a photo needs at least one instance mask, got none")
@@ -190,6 +197,13 @@ def score_histograms(
     -------
     true, false : (T + 2,) int64
         In ascending bins; see `MaskTable`.
+
+    Raises
+    ------
+    InputError
+        The map has NaN, values outside [0, 1] or another size than the mask.
+    DatasetError
+        The mask has other values.
     """
     heat, mask = np.asarray(heat), np.asarray(mask)
     if heat.shape != mask.shape or heat.ndim != 2 or not heat.size:
@@ -215,7 +229,7 @@ def precision_recall(true: NDArray[Any], false: NDArray[Any]) -> tuple[NDArray[n
 
 
 def average_precision(true: NDArray[Any], false: NDArray[Any]) -> float:
-    """PxAP in percent: the sum of P_k (R_k - R_k-1), without interpolation; NaN where there is no object."""
+    """PxAP in percent of histograms (T + 2,): the sum of P_k (R_k - R_k-1), no interpolation; NaN without an object."""
     precision, recall = precision_recall(true, false)
     steps = precision[1:] * np.diff(recall)
     return float(steps[~np.isnan(precision[1:])].sum() * 100)
@@ -223,6 +237,11 @@ def average_precision(true: NDArray[Any], false: NDArray[Any]) -> float:
 
 def mask_figures(results: MaskResults, *, draws: int = 1000, seed: int = 0) -> MaskFigures:
     """PxAP of a data set, with its interval, its baselines, and by size of the object.
+
+    Parameters
+    ----------
+    draws, seed
+        Of the bootstrap.
 
     Raises
     ------

@@ -108,6 +108,11 @@ def threshold_list(interval: float = 0.01) -> NDArray[np.float64]:
     ----------
     interval : in (0, 1)
         0.01 in wsolevaluation's stand-alone script, 0.001 in its training.
+
+    Raises
+    ------
+    InputError
+        ``interval`` is out of range.
     """
     if not 0 < interval < 1:
         raise InputError(f"interval must be a number between 0 and 1, got {interval!r}")

@@ -32,6 +32,11 @@ def enlarge(values: NDArray[Any], size: tuple[int, int], interpolation: str) -> 
     -------
     (H, W)
         A map that has the size already comes back as it is.
+
+    Raises
+    ------
+    InputError
+        The map has another shape or no pixels, or ``interpolation`` is none of the three.
     """
     resizers: dict[str, Callable[[NDArray[Any], tuple[int, int]], NDArray[Any]]] = {
         "bicubic": _bicubic,
