@@ -3,8 +3,8 @@
 python examples/boxes_with_onnxruntime.py model.onnx [PHOTO]
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,22 +26,23 @@ def largest_region(mask):
     return np.array([min(xs), min(ys), max(xs) + 1, max(ys) + 1])
 
 
-def main(model="model.onnx", path=Path(__file__).parent.parent / "trt_cam" / "assets" / "coffee.jpg"):
+def main(model, photo):
     onnxruntime.set_default_logger_severity(3)  # it would say that `target`, a class to look for, may be left out
     session = onnxruntime.InferenceSession(model)
     about, (_, height, width, _) = session.get_modelmeta().custom_metadata_map, session.get_inputs()[0].shape
-    photo = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    photo = ImageOps.exif_transpose(Image.open(photo)).convert("RGB")
     pixels = np.asarray(photo.resize((width, height), Image.Resampling[about["interpolation"].upper()]))
     logits, heat = session.run(None, {"photo": pixels[None]})  # (1, K), (1, H, W)
     names, best = json.loads(about["classes"]), int(logits[0].argmax())
     grey = (heat[0] * 255).astype(np.uint8)
     mask = grey > int(float(about["threshold"]) * int(grey.max()))
     box = largest_region(mask) * np.array([photo.width / width, photo.height / height] * 2) if mask.any() else []
-    print(
-        names[best] if names else best,
-        [*np.floor(box[:2]).astype(int).tolist(), *np.ceil(box[2:]).astype(int).tolist()],
-    )
+    corners = [*np.floor(box[:2]).astype(int).tolist(), *np.ceil(box[2:]).astype(int).tolist()]
+    print(names[best] if names else best, corners)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("model", metavar="model.onnx")
+    words.add_argument("photo", nargs="?", default=Path(__file__).parent.parent / "trt_cam" / "assets" / "coffee.jpg")
+    main(**vars(words.parse_args()))

@@ -14,11 +14,11 @@ BUNDLED = Path(trt_cam.__file__).parent / "assets" / "coffee.jpg"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Find the object in one photo.")
-    parser.add_argument("photo", nargs="?", default=BUNDLED)
-    parser.add_argument("--out", default="found.png")
-    parser.add_argument("--model", help="a timm name or a folder (default: the embedded model)")
-    parser.add_argument("--target", help="class name or index (default: the predicted class)")
+    parser = argparse.ArgumentParser(description="Find the object in one photo, and draw its box and heat map.")
+    parser.add_argument("photo", nargs="?", default=BUNDLED, help="a file (default: the photo inside the package)")
+    parser.add_argument("--out", default="found.png", metavar="FILE", help="of the picture (default: %(default)s)")
+    parser.add_argument("--model", metavar="NAME", help="a timm name or a folder (default: the embedded model)")
+    parser.add_argument("--target", metavar="CLASS", help="class name or index (default: the predicted class)")
     chosen = parser.parse_args()
 
     found = trt_cam.localize(chosen.photo, model=chosen.model, target=chosen.target)
