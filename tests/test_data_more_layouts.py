@@ -331,6 +331,11 @@ class TestYolo:
         assert [s.id for s in found][:4] == ids and found[0].boxes.tolist() == found[2].boxes.tolist()
         assert clean(found)
 
+    def test_labels_in_a_circle(self, tmp_path: Path) -> None:
+        trees.yolo(tmp_path)
+        (tmp_path / "labels" / "train" / "again").symlink_to(tmp_path / "labels" / "train")
+        assert told(trt_cam.load_dataset(tmp_path)) == []
+
     def test_a_name_of_two_classes(self, tmp_path: Path) -> None:
         file = write(trees.yolo(tmp_path) / "data.yaml", ["names: [cat, cat]"])
         found = trt_cam.load_dataset(tmp_path)  # it can be used: the labels tell them apart

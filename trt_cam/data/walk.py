@@ -1,9 +1,9 @@
-"""Pictures below a folder, sorted; links that lead out of it, or round in a circle, are reported and not followed."""
+"""Files below a folder, sorted; links that lead out of it, or round in a circle, are reported and not followed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from trt_cam.data.photos import SUFFIXES
 from trt_cam.data.problems import Folder, Report, cannot
@@ -38,13 +38,22 @@ def scan(folder: Folder, name: str, report: Report) -> tuple[list[str], list[str
     return sorted(folders), sorted(files)
 
 
-def pictures(folder: Folder, name: str, report: Report, around: tuple[str, ...] = ()) -> Iterator[str]:
-    """Names of all pictures below a folder, from the top of the data set, in order.
+def pictures(folder: Folder, name: str, report: Report) -> Iterator[str]:
+    """Names of all pictures below a folder; arguments as in `files_below`."""
+    return files_below(folder, name, report, is_picture)
+
+
+def files_below(
+    folder: Folder, name: str, report: Report, wanted: Callable[[str], bool], around: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """Names of files below a folder, from the top of the data set, in order.
 
     Parameters
     ----------
     folder, name, report
         As in `scan`.
+    wanted
+        Which files, by their names.
     around
         Real paths of the folders on the way down.
     """
@@ -54,9 +63,9 @@ def pictures(folder: Folder, name: str, report: Report, around: tuple[str, ...] 
         report(folder.at(name), None, "is a link to a folder that it lies in")
         return
     folders, files = scan(folder, name, report)
-    yield from (join(name, file) for file in files if is_picture(file))
+    yield from (join(name, file) for file in files if wanted(file))
     for below in folders:
-        yield from pictures(folder, join(name, below), report, (*around, real))
+        yield from files_below(folder, join(name, below), report, wanted, (*around, real))
 
 
 def join(*names: str) -> str:

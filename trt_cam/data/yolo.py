@@ -10,7 +10,7 @@ from trt_cam.data.objects import add_objects
 from trt_cam.data.problems import Folder, Report, ignore, quoted
 from trt_cam.data.samples import DataSet
 from trt_cam.data.table import Place, Table
-from trt_cam.data.walk import join, pictures, scan
+from trt_cam.data.walk import files_below, pictures, scan
 
 SPLITS = ("train", "val", "valid", "test")
 _NAMES = ("classes.txt", "obj.names", "labels/classes.txt")
@@ -56,7 +56,7 @@ class Yolo(DataSet):
             table.add_class(name, (file, line))
         labels = Folder(self.root, self._below)
         known = bool(table.classes)  # else every line would be of an unknown class
-        there = {name for name in _texts(labels, "") if known and PurePosixPath(name).name != "classes.txt"}
+        there = set(files_below(labels, "", ignore, _is_label)) if known else set()
         taken: set[str] = set()
         for photo in pictures(self.photos, "", report):
             name = str(PurePosixPath(photo).with_suffix(".txt"))
@@ -99,10 +99,8 @@ def _swap(name: str, old: str, new: str) -> str:
     return "/".join(new if part == old else part for part in name.split("/"))
 
 
-def _texts(folder: Folder, name: str) -> list[str]:
-    folders, files = scan(folder, name, ignore)
-    found = [join(name, file) for file in files if file.endswith(".txt")]
-    return found + [text for below in folders for text in _texts(folder, join(name, below))]
+def _is_label(name: str) -> bool:
+    return name.endswith(".txt") and name != "classes.txt"
 
 
 def _class_names(folder: Folder, report: Report) -> list[tuple[str, Place]]:
