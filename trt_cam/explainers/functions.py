@@ -18,6 +18,7 @@ from trt_cam.errors import InputError
 from trt_cam.explainers.base import Explainer
 from trt_cam.explainers.registry import register_explainer
 from trt_cam.observe import Observation
+from trt_cam.ops.precision import at_least_float32
 
 Decorator = Callable[[Callable[..., Any]], type[Explainer]]
 
@@ -162,7 +163,7 @@ def checked(found: Any, name: str, images: Tensor) -> Tensor:
             f"maps (B, h, w) with B = {len(images)} were needed from the function of {name!r}, got {came}; "
             "sum or average over other axes in the function"
         )
-    return maps.detach().to(images.device, torch.promote_types(maps.dtype, torch.float32))
+    return at_least_float32(maps.detach().to(images.device))
 
 
 def _registered(

@@ -12,8 +12,9 @@ from torch import Tensor
 from trt_cam.errors import InputError
 from trt_cam.explainers.base import Explainer
 from trt_cam.explainers.registry import register_explainer
-from trt_cam.observe import Observation, chunks, image_bytes, of_image, precisely, target_scores, wide
+from trt_cam.observe import Observation, chunks, image_bytes, of_image, precisely, target_scores
 from trt_cam.ops._checks import check_count, check_inside
+from trt_cam.ops.precision import at_least_float32
 
 
 @register_explainer
@@ -100,13 +101,13 @@ class RISE(Explainer):
 
     def grid(self, seen: Observation, target: Any) -> Tensor:
         H, W = seen.images.shape[-2:]
-        total = wide(seen.images.new_zeros(len(seen.images), H, W))
+        total = at_least_float32(seen.images.new_zeros(len(seen.images), H, W))
         bits, shifts = self.drawn((H, W))
         for part in chunks(self.masks, image_bytes(seen.images)):
             masks = self.upsampled(bits[part], shifts[part], (H, W)).to(seen.images)  # (n, H, W)
             for image, x in enumerate(seen.images):
                 logits = seen.forward(x * masks[:, None])
-                values = wide(logits).softmax(dim=1) if isinstance(target, Tensor) else logits
+                values = at_least_float32(logits).softmax(dim=1) if isinstance(target, Tensor) else logits
                 scores = target_scores(values, of_image(target, image, len(masks)))
                 with precisely(scores):
                     total[image] += torch.einsum("n,nhw->hw", scores.to(total), masks.to(total))

@@ -18,8 +18,9 @@ from trt_cam.backbone import Backbone, class_names, count_classes, create_timm, 
 from trt_cam.errors import InputError, UnsupportedModelError
 from trt_cam.models.heads import TPSM, CamBranch
 from trt_cam.models.sharing import Shareable
-from trt_cam.observe import check_images, rewrite_last_block, wide
+from trt_cam.observe import check_images, rewrite_last_block
 from trt_cam.ops.attention import SelectionMode, fuse_heads, reattention_map
+from trt_cam.ops.precision import at_least_float32
 
 if TYPE_CHECKING:
     from trt_cam.data.photos import Source
@@ -193,7 +194,7 @@ class TRTLocalizer(Shareable, nn.Module):
         traced = torch.compiler.is_compiling()  # then there are no values
         if not traced and target.numel() and not (int(target.min()) >= 0 and int(target.max()) < self.num_classes):
             raise InputError(f"target classes in [0, {self.num_classes}) were needed, got {target.tolist()}")
-        maps = wide(self.cam.maps(features, target[:, None] if target.ndim == 1 else target))
+        maps = at_least_float32(self.cam.maps(features, target[:, None] if target.ndim == 1 else target))
         return maps[:, 0] if target.ndim == 1 else maps
 
     if TYPE_CHECKING:  # what torch says of every module is Any

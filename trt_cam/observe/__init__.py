@@ -8,7 +8,6 @@ into eval mode and back, shared safely between threads; compiled models and bloc
 
 from trt_cam.observe.calls import AttentionCall as AttentionCall
 from trt_cam.observe.calls import precisely as precisely
-from trt_cam.observe.calls import wide as wide
 from trt_cam.observe.layers import Layer as Layer
 from trt_cam.observe.layers import Reshape as Reshape
 from trt_cam.observe.layers import resolve_layers as resolve_layers

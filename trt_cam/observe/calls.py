@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trt_cam.backbone import Backbone
 from trt_cam.errors import UnsupportedModelError
+from trt_cam.ops.precision import at_least_float32
 
 CHUNK = 2 * 2**20  # bytes of attention matrix made at a time when whole rows are reduced: what a cache holds
 
@@ -61,10 +62,11 @@ class AttentionCall:
     def rows(self, start: int, stop: int, heads: slice = slice(None)) -> Tensor:
         """Attention of query rows ``start:stop``, (B, nh, stop - start, Nk), at least float32."""
         if self.weights is not None:
-            return wide(self.weights[:, heads, start:stop])
+            return at_least_float32(self.weights[:, heads, start:stop])
         assert self.q is not None and self.k is not None
         with precisely(self.q):
-            scores = wide(self.q[:, heads, start:stop]) @ wide(self.k[:, heads]).transpose(-2, -1) * self.scale
+            q, k = at_least_float32(self.q[:, heads, start:stop]), at_least_float32(self.k[:, heads])
+            scores = q @ k.transpose(-2, -1) * self.scale
             if self.bias is not None:
                 scores = scores + self.bias.expand(self.shape)[:, heads, start:stop]
             return scores.softmax(dim=-1)
@@ -77,9 +79,9 @@ class AttentionCall:
         row = row[:, None, None] if row.ndim == 2 else row[:, :, None]  # (B, 1 or nh, 1, Nq)
         with precisely(row):
             if self.weights is not None:
-                return (row.to(wide(self.weights)) @ wide(self.weights))[:, :, 0]
+                return (row.to(at_least_float32(self.weights)) @ at_least_float32(self.weights))[:, :, 0]
             assert self.q is not None and self.k is not None
-            q, k = wide(self.q), wide(self.k).transpose(-2, -1)
+            q, k = at_least_float32(self.q), at_least_float32(self.k).transpose(-2, -1)
             row, out = row.to(q), q.new_zeros(*q.shape[:2], 1, k.shape[3])  # (B, nh, 1, Nk)
             for start, stop in self.chunks():
                 part = row[..., start:stop]
@@ -104,12 +106,12 @@ class AttentionCall:
 
         ``gradient`` is that by ``differentiable()``: of a fused call by its output O = A v, so that dA = dO v'.
         """
-        rows = wide(gradient[:, :, start:stop])
+        rows = at_least_float32(gradient[:, :, start:stop])
         if self.weights is not None:
             return rows
         assert self.v is not None
         with precisely(rows):
-            return rows @ wide(self.v.detach()).transpose(-2, -1)
+            return rows @ at_least_float32(self.v.detach()).transpose(-2, -1)
 
     def detached(self) -> AttentionCall:
         """What is needed to make rows later: no values, no graph."""
@@ -122,11 +124,6 @@ class AttentionCall:
         step = Nq if torch.compiler.is_compiling() else max(1, CHUNK // (4 * B * nh * Nk))
         for start in range(0, Nq, step):
             yield start, min(Nq, start + step)
-
-
-def wide(x: Tensor) -> Tensor:
-    """At least float32."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def precisely(like: Tensor) -> torch.autocast:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trt_cam.backbone import Backbone, unwrap
 from trt_cam.errors import InputError, UnsupportedModelError
-from trt_cam.observe.calls import wide
+from trt_cam.ops.precision import at_least_float32
 
 Layer = nn.Module | str
 Reshape = Callable[[Tensor], Tensor]
@@ -74,16 +74,16 @@ def as_map(
         if not isinstance(made, Tensor) or made.ndim != 4 or made.shape[0] != output.shape[0]:
             came = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
             raise InputError(f"reshape_transform must give (B, D, h, w), got {came}; leave it out to have it derived")
-        return wide(made)
+        return at_least_float32(made)
     sides: tuple[int, int] | None = None
     if output.ndim == 3:
         N = grid[0] * grid[1]
         sides = grid if N and output.shape[1] in (N, backbone.prefix + N) else factors(output.shape[1], image)
         if sides is not None:
             patches = output[:, output.shape[1] - sides[0] * sides[1] :]  # (B, N, D)
-            return wide(patches.transpose(1, 2).unflatten(2, sides))
+            return at_least_float32(patches.transpose(1, 2).unflatten(2, sides))
     if output.ndim == 4:
-        return wide(output.movedim(channel_axis(output, backbone, image), 1))
+        return at_least_float32(output.movedim(channel_axis(output, backbone, image), 1))
     raise UnsupportedModelError(
         f"a layer with an output over patches was needed, but {name!r} of {type(backbone.model).__name__} gives "
         f"{tuple(output.shape)}; use target_layers=[{backbone.layer!r}], or give reshape_transform"

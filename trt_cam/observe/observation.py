@@ -11,12 +11,13 @@ from torch import Tensor
 
 from trt_cam.backbone import Backbone, class_evidence, unwrap
 from trt_cam.errors import UnsupportedModelError
-from trt_cam.observe.calls import AttentionCall, precisely, wide
+from trt_cam.observe.calls import AttentionCall, precisely
 from trt_cam.observe.layers import Reshape, as_map, channel_axis
 from trt_cam.observe.quiet import quiet_pass
 from trt_cam.observe.replay import Tail, forward
 from trt_cam.observe.rewriting import run_masked
 from trt_cam.ops.attention import HeadFusion, fuse_heads
+from trt_cam.ops.precision import at_least_float32
 
 Scoring = Callable[[Tensor], Tensor]
 Target = Tensor | Scoring | Sequence[Scoring]
@@ -91,7 +92,7 @@ class Observation:
         """(B, S): where a sweep starts. One at the class token, 1/N over the patches, or the pool's row."""
         B, S = self.images.shape[0], self.calls[-1].shape[3]
         prefix, pooling = self.backbone.prefix, self.backbone.pooling
-        start = wide(self.images.new_zeros(B, S))
+        start = at_least_float32(self.images.new_zeros(B, S))
         if pooling == "map":
             row = fuse_heads(self.rows[-1])
             start[:, S - row.shape[1] :] = row
@@ -195,7 +196,7 @@ class Observation:
         with quiet_pass(self.backbone.model, self.images), precisely(features):
             if self.head is not None:
                 return self.head.maps(features, target[:, None])[:, 0]
-            return wide(class_evidence(self.backbone, features, target, self.layout))
+            return at_least_float32(class_evidence(self.backbone, features, target, self.layout))
 
     def normed(self, tokens: Tensor) -> Tensor:
         """Tokens (B, S, D) after the model's last norm, the patches as (B, D, Gh, Gw)."""
@@ -233,6 +234,6 @@ def target_scores(logits: Tensor, target: Target) -> Tensor:
     (B,), at least float32: methods add scores up.
     """
     if isinstance(target, Tensor):
-        return wide(logits.gather(1, target[:, None].clone())[:, 0])
+        return at_least_float32(logits.gather(1, target[:, None].clone())[:, 0])
     scorings = [target] * len(logits) if callable(target) else target
-    return wide(torch.stack([scoring(one) for scoring, one in zip(scorings, logits, strict=True)]))
+    return at_least_float32(torch.stack([scoring(one) for scoring, one in zip(scorings, logits, strict=True)]))
