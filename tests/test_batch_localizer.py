@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import pickle
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -55,12 +53,6 @@ def same(rows: list[dict[str, Any]], expected: dict[str, Localization], photos: 
         assert [list(box) for box in row["boxes"]] == one.boxes.tolist() and len(one.boxes)
         assert np.array_equal(row["scores"], one.scores) and np.array_equal(row["mean_heat"], one.mean_heat)
         assert (row["label"], row["target"], row["score"]) == (one.label, one.target, np.float32(one.score))
-
-
-def page(number: int) -> str:
-    """A block of Python in the page on pseudo-labels."""
-    text = (Path(__file__).parent.parent / "docs" / "pseudo-labels.md").read_text(encoding="utf-8")
-    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)[number]
 
 
 def rows_of(columns: dict[str, Any]) -> list[dict[str, Any]]:
@@ -198,12 +190,6 @@ class TestDatasets:
         datasets.disable_progress_bars()
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
 
-    def test_the_page(self, photos: list[Path], expected: dict[str, Localization]) -> None:
-        code = page(2).replace('boxes="largest"', "**settings")
-        names: dict[str, Any] = {"paths": [str(path) for path in photos], "settings": SETTINGS}
-        exec(compile(code, "pseudo-labels.md", "exec"), names)
-        same(list(names["found"]), expected, photos)
-
     @pytest.mark.parametrize("processes", [None, 2])
     def test_paths(self, photos: list[Path], expected: dict[str, Localization], processes: int | None) -> None:
         from datasets import Dataset
@@ -289,14 +275,3 @@ class TestRay:
             assert [round(float(one), 6) for one in row["scores"]] == line["scores"]
             assert [round(float(one), 6) for one in row["mean_heat"]] == line["mean_heat"]
             assert (int(row["target"]), row["label"]) == (line["target"]["index"], line["target"]["name"])
-
-    def test_the_page(self, ray: Any, photos: list[Path], tmp_path: Path) -> None:
-        code = (
-            page(1).replace("num_gpus=1,", "").replace("size=8", "size=2").replace("s3://bucket/labels", str(tmp_path))
-        )
-        code = code.replace("s3://bucket/photos", str(photos[0].parent))
-        code = code.replace('{"boxes": "largest", "device": "cuda", "batch_size": 32}', "settings")
-        exec(compile(code, "pseudo-labels.md", "exec"), {"settings": SETTINGS})
-        rows = [json.loads(line) for path in tmp_path.iterdir() for line in path.read_text().splitlines()]
-        assert sorted(row["path"] for row in rows) == [str(path) for path in photos]
-        assert sum(bool(row["error"]) for row in rows) == 2 and all(row["boxes"] for row in rows if not row["error"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import resource
 import shutil
 import signal
@@ -485,22 +484,6 @@ class TestFaults:
         assert "--format needs one of coco, yolo, voc, jsonl, got 'pdf'" in capsys.readouterr().err
         assert cli.main(words) == 2
         assert "add --resume to go on" in capsys.readouterr().err
-
-
-def test_the_page_of_pseudo_labels(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = (Path(__file__).parent.parent / "docs" / "pseudo-labels.md").read_text(encoding="utf-8")
-    code = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)[0].replace("min_score=", "size=32, min_score=")
-    for number in range(3):
-        photo(tmp_path / "flat" / f"{number}.png", number)
-    exec(compile(code, "pseudo-labels.md", "exec"), {"folder": tmp_path / "flat", "out": tmp_path / "run"})
-    assert re.match(r"\d boxes in \d of 3 photos; 0 copies, 0 failed\n", capsys.readouterr().out)
-    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
-    commands = [line.split("#")[0].split("pseudo-label ", 1)[1] for block in blocks for line in block.splitlines()]
-    chosen = [cli.build_parser().parse_args(["pseudo-label", *command.split()]) for command in commands]
-    assert len(chosen) == 6 and {one.data for one in chosen} == {"photos"}
-    (shown,) = re.findall(r"```json\n(.*?)```", text, flags=re.DOTALL)
-    kinds = {one: {*line} for line in lines(whole) for one in ("boxes", "copy_of", "error") if one in line}
-    assert [{*json.loads(line)} for line in shown.splitlines()] == [*kinds.values()]
 
 
 def test_a_process_of_torchrun_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

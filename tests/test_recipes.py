@@ -1,12 +1,12 @@
-"""The recipes of docs/plugging-in.md run, and their maps are right."""
+"""Explainers of one's own and of other packages: what the pages make is right; foreign functions; plugins."""
 
 from __future__ import annotations
 
+import copy
 import pickle
 import re
 import sys
 import threading
-import types
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 from families import FAMILIES
+from pages import ROOT
+from running import ran
 from torch import Tensor, nn
 
 from trt_cam.errors import InputError
@@ -31,9 +33,6 @@ from trt_cam.explainers import (
 )
 from trt_cam.testing import check_explainer
 
-PAGE = (Path(__file__).parent.parent / "docs" / "plugging-in.md").read_text(encoding="utf-8")
-PACKAGES = {"pytorch_grad_cam": "grad-cam", "captum": "captum", "quantus": "quantus"}
-
 
 @pytest.fixture(autouse=True)
 def registry_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,33 +41,13 @@ def registry_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_loaded", set(registry._loaded))
 
 
-def code(heading: str) -> str:
-    """The blocks of Python of one section."""
-    (section,) = [part for part in re.split(r"^#+ ", PAGE, flags=re.MULTILINE) if part.startswith(heading)]
-    return "\n".join(re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL))
-
-
-Recipe = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture
-def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
-    """Run sections of the page after its setup, in one namespace."""
-
-    def run(*headings: str) -> dict[str, Any]:
-        module = types.ModuleType("recipes")
-        monkeypatch.setitem(sys.modules, "recipes", module)
-        for heading in ("Plugging in", *headings):
-            text = code(heading)
-            for package, name in PACKAGES.items():
-                if f"from {package}" in text or f"import {package}" in text:
-                    pytest.importorskip(package, reason=f"needs {name}: pip install 'trt-cam[bench]'")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                exec(compile(text, heading, "exec"), vars(module))
-        return vars(module)
-
-    return run
+def names_of(page: str, *needed: str) -> dict[str, Any]:
+    """What a page's blocks made; skipped where they need a package that is not installed."""
+    found = ran(page)
+    for name in needed:
+        if name not in found.names:
+            pytest.skip("; ".join(f"{place} needs {what}" for place, what in found.left_out.items()))
+    return found.names
 
 
 def assert_as_it_was(model: nn.Module) -> None:
@@ -76,72 +55,70 @@ def assert_as_it_was(model: nn.Module) -> None:
     assert not any(m._forward_hooks or m._backward_hooks or m.training for m in model.modules())
 
 
-# ------------------------------------------------------------------------------------------------- the page's recipes
+# ------------------------------------------------------------------------------------------------ what the pages make
+
+ADD, FROM, ELSEWHERE = "docs/add-an-explainer.md", "docs/coming-from.md", "docs/from-another-repository.md"
 
 
-def test_every_block_is_run_by_a_test() -> None:
-    tests = Path(__file__).read_text(encoding="utf-8")
-    headings = [title for title in re.findall(r"^## (.*)$", PAGE, flags=re.MULTILINE) if code(title)]
-    assert len(headings) == 7
-    assert all(f'"{title}"' in tests for title in headings)
-
-
-def test_a_class_of_ones_own(recipe: Recipe) -> None:
-    names = recipe("A class")
+def test_a_class_of_ones_own() -> None:
+    names = names_of(ADD)
     vit, images = names["vit"], names["images"]
-    (block,) = [part for part in code("A class").split("\n\n\n") if "class SaliencyRollout" in part]
-    assert len(block.strip().splitlines()) <= 25
+    (block,) = [part for part in (ROOT / ADD).read_text().split("```") if "class SaliencyRollout" in part]
+    written = block.partition("@register_explainer")[2].partition("\n\n\n")[0]
+    assert len(written.strip().splitlines()) <= 24
     rollout = create_explainer("rollout", vit, residual=0.3)(images).grid
     evidence = create_explainer("grad-cam", vit)(images, [1, 4]).grid.relu()
     found = names["explanation"]
     torch.testing.assert_close(found.grid, rollout * evidence)
     assert found.layer == "blocks.2.norm1" and found.row == "class token" and found.grid.any()
-    assert pickle.loads(pickle.dumps(names["SaliencyRollout"](0.3))).residual == 0.3
+    made = pickle.dumps(names["SaliencyRollout"](0.3).settings())
+    assert pickle.loads(made) == {"residual": 0.3}
 
 
-def test_a_function_of_ones_own(recipe: Recipe) -> None:
-    names = recipe("A function")
-    images, cnn = names["images"], names["cnn"]
+def test_a_function_of_ones_own() -> None:
+    names = names_of(ADD)
+    images, cnn, method = names["images"], names["cnn"], names["feature_norm"]
     with torch.no_grad():
-        expected = cnn.forward_features(images).abs().sum(dim=1)
-    found = create_explainer("feature-norm", cnn, order=1.0)(images)
-    torch.testing.assert_close(found.grid, expected)
-    torch.testing.assert_close(
-        create_explainer("feature-norm", cnn)(images).grid, cnn.forward_features(images).norm(dim=1)
-    )
-    assert repr(get_explainer("feature-norm")()) == "feature_norm(order=2.0)"
+        features = cnn.forward_features(images)
+    torch.testing.assert_close(create_explainer(method, cnn, order=1.0)(images).grid, features.abs().sum(dim=1))
+    torch.testing.assert_close(create_explainer(method, cnn)(images).grid, features.norm(dim=1))
+    assert repr(method()) == "feature_norm(order=2.0)"
 
 
-def test_the_rules(recipe: Recipe) -> None:
-    recipe("A class", "A function", "Does it keep the rules?")
+def test_the_words_of_the_page_are_those_of_requires() -> None:
+    text = (ROOT / ADD).read_text()
+    named = set(re.findall(r'"([\w ]+)"', text.partition("| word of `requires` |")[2].partition("\n\n")[0]))
+    methods = [get_explainer(name) for name in list_explainers()]
+    known = set().union(*(method.requires | method.wants for method in methods))
+    assert known <= named and named - known <= {"keys"}  # of clustering, as its settings say
 
 
-def test_grad_cam_of_its_own_package(recipe: Recipe) -> None:
-    names = recipe("A method of pytorch-grad-cam")
+def test_grad_cam_of_its_own_package() -> None:
+    names = names_of(ADD, "their_hires_cam")
     vit, images = names["vit"], names["images"]
     ours = create_explainer("hires-cam", vit)(images, [1, 4])
-    theirs = create_explainer("their-hires-cam", vit)(images, [1, 4])
+    theirs = create_explainer(names["their_hires_cam"], vit)(images, [1, 4])
     np.testing.assert_allclose(np.asarray(theirs), np.asarray(ours), atol=1e-5)
     assert theirs.grid.shape == (2, 64, 64)
     assert_as_it_was(vit)
 
 
-def test_captum(recipe: Recipe) -> None:
-    names = recipe("Methods of captum")
-    cnn, images = names["cnn"].double(), names["images"].double()
+def test_captum() -> None:
+    names = names_of(ADD, "captum_grad_cam", "integrated_gradients")
+    cnn, images = copy.deepcopy(names["cnn"]).double(), names["images"].double()
     ours = create_explainer("grad-cam", cnn)(images, [1, 4]).grid
-    theirs = create_explainer("captum-grad-cam", cnn)(images, [1, 4]).grid
+    theirs = create_explainer(names["captum_grad_cam"], cnn)(images, [1, 4]).grid
     torch.testing.assert_close(theirs, ours, rtol=1e-6, atol=1e-12)
-    found = create_explainer("integrated-gradients", cnn, steps=64)(images, [1, 4])
+    found = create_explainer(names["integrated_gradients"], cnn, steps=64)(images, [1, 4])
     with torch.no_grad():
         change = (cnn(images) - cnn(torch.zeros_like(images)))[[0, 1], [1, 4]]
     torch.testing.assert_close(found.grid.sum(dim=(1, 2)), change, rtol=0.02, atol=1e-4)  # completeness, 64 steps
     assert_as_it_was(cnn)
 
 
-def test_quantus(recipe: Recipe) -> None:
-    names = recipe("These explainers in Quantus")
-    vit, images = names["vit"], names["images"]
+def test_quantus() -> None:
+    names = names_of(ELSEWHERE, "scores")
+    vit, images = names["small"], names["images"]
     heat = np.asarray(create_explainer("rollout", vit)(images))[:, None]
     batch = {"model": vit, "x_batch": images.numpy(), "y_batch": np.array([1, 4])}
     assert np.shape(names["scores"]) == (2, 24) and np.ptp(names["scores"]) > 0
@@ -151,10 +128,32 @@ def test_quantus(recipe: Recipe) -> None:
     assert_as_it_was(vit)
 
 
-def test_two_changed_lines(recipe: Recipe) -> None:
-    names = recipe("Coming from pytorch-grad-cam")
-    assert names["after"].shape == names["before"].shape and names["after"].dtype == names["before"].dtype
+def test_two_changed_lines() -> None:
+    names = names_of(FROM, "after")
+    assert names["after"].shape == names["before"].shape == (2, 64, 64) and names["before"].any()
+    assert names["after"].dtype == names["before"].dtype
     np.testing.assert_allclose(names["after"], names["before"], atol=1e-5)
+
+
+def test_from_torchcam() -> None:
+    names = names_of(FROM, "after_torchcam")
+    before, after = names["before_torchcam"].detach(), names["after_torchcam"]
+    assert before.any()
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5 * float(before.abs().max()))
+
+
+def test_from_captum() -> None:
+    names = names_of(FROM, "after_captum")
+    before, after = names["before_captum"].detach()[:, 0], names["after_captum"]
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5 * float(before.abs().max()))
+
+
+def test_methods_that_the_tables_name_are_there() -> None:
+    text = (ROOT / FROM).read_text()
+    tables = [line for line in text.splitlines() if line.startswith("| `")]
+    ours = {name for line in tables for name in re.findall(r"`([a-z+-]+)`", line.split(" | ")[1])}
+    methods = {name for name in ours if "-" in name or name in ("cam", "occlusion")}
+    assert len(methods) > 12 and methods <= set(list_explainers())
 
 
 # --------------------------------------------------------------------------------------------------- foreign functions

@@ -5,10 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
-import re
-import shlex
-import shutil
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,7 @@ import timm
 import torch
 from families import shaken
 from huggingface_hub import ModelCard
+from stand_ins import Hub, official
 from torch import Tensor, nn
 
 import trt_cam
@@ -196,38 +193,6 @@ def test_what_a_card_has_no_place_for(card: Any, tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------------------------- hub
 
 
-class Hub:
-    """Takes the place of HfApi: a folder for each repository, and what was asked for."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.asked, self.fails = folder, [], ""
-
-    def __call__(self, token: str | None = None) -> Hub:
-        self.asked.append(("token", token))
-        return self
-
-    def create_repo(self, repo_id: str, **how: Any) -> None:
-        if self.fails:
-            raise RuntimeError(f"{self.fails}\nwith details")
-        (self.folder / repo_id).mkdir(parents=True, exist_ok=how["exist_ok"])
-        self.asked.append(("create", how["private"]))
-
-    def create_branch(self, repo_id: str, *, branch: str, exist_ok: bool) -> None:
-        self.asked.append(("branch", branch))
-
-    def file_exists(self, repo_id: str, filename: str, *, revision: str | None = None) -> bool:
-        return (self.folder / repo_id / filename).exists()
-
-    def hf_hub_download(self, repo_id: str, filename: str, *, revision: str | None = None) -> str:
-        return str(self.folder / repo_id / filename)
-
-    def upload_folder(self, *, repo_id: str, folder_path: str, allow_patterns: list[str], **how: Any) -> Any:
-        for name in allow_patterns:
-            (self.folder / repo_id / name).write_bytes((Path(folder_path) / name).read_bytes())
-        self.asked.append(("upload", how["revision"], how["commit_message"]))
-        return types.SimpleNamespace(commit_url=f"https://hub/{repo_id}/commit/1")
-
-
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     made = Hub(tmp_path / "hub")
@@ -309,24 +274,6 @@ def test_nothing_is_made_on_the_hub_for_a_network_that_cannot_be_built_again(hub
 
 
 # ------------------------------------------------------------------------------------------------- others' checkpoints
-
-
-def official(method: str, *, distilled: bool = False) -> dict[str, Tensor]:
-    """A state dict by the authors' names: that of a network of ours, renamed."""
-    torch.manual_seed(0)
-    backbone = timm.models.VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=64, depth=3, num_heads=1, num_classes=5
-    )
-    net: nn.Module = TRTLocalizer(shaken(backbone)) if method == "trt" else TSCAMNet(shaken(backbone))
-    renamed = {"tpsm.block": "score_layer", "tpsm.norm": "score_norm", "tpsm.head": "score_head"}
-    renamed |= {f"cam.{ours}": f"camfuse_block.cam_{theirs}" for ours, theirs in (("block", "tr"), ("norm", "norm"))}
-    renamed |= {"cam.head": "camfuse_block.cam_head"}
-    found = {}
-    for name, tensor in net.state_dict().items():
-        start = next((ours for ours in renamed if name.startswith(ours)), None)
-        theirs = renamed[start] + name.removeprefix(start) if start else name.removeprefix("backbone.")
-        found[f"module.{theirs}"] = tensor
-    return found
 
 
 def left_beside(kind: str, state: dict[str, Tensor]) -> Any:
@@ -449,28 +396,3 @@ def test_arguments_that_do_not_fit(
     assert cli.main(["import", "best.pth", "--out", "net", *words]) == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1 and not Path("net").exists()
-
-
-# ------------------------------------------------------------------------------------------------------------ the page
-
-
-def test_the_page_on_sharing_runs(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parent.parent / "docs" / "export.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 2
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("huggingface_hub.get_token", lambda: "secret")
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: str(hub.folder / name))
-    shutil.copy(Path(trt_cam.__file__).parent / "assets" / "coffee.jpg", "photo.jpg")
-    names: dict[str, Any] = {}
-    for block in blocks:
-        exec(compile(block, "export.md", "exec"), names)
-    assert isinstance(names["same"], TRTLocalizer) and (hub.folder / "owner/name" / "model.safetensors").exists()
-
-
-def test_the_commands_of_the_page_are_commands() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "export.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^trt-cam (.*?)(?:#.*)?$", page, re.MULTILINE)
-    assert len(lines) == 6
-    for line in lines:
-        cli.build_parser().parse_args(shlex.split(line))
