@@ -25,7 +25,7 @@ from trt_cam.data.catalog import load_dataset
 from trt_cam.data.frames import fit_photo
 from trt_cam.data.photos import load_photo
 from trt_cam.errors import DatasetError, InputError, OutputError
-from trt_cam.evaluation import Evaluation, class_indices, evaluate
+from trt_cam.evaluation import Evaluation, chosen, class_indices, evaluate
 from trt_cam.evaluation.tables import as_csv, as_markdown, photo_lines, records, write
 from trt_cam.explainers.perturbation import ScoreCAM
 from trt_cam.metrics.protocols import get_protocol
@@ -70,6 +70,21 @@ def model() -> nn.Module:
 
 def run(data: Path, model: nn.Module, **options: Any) -> Evaluation:
     return evaluate(data, model=model, **{"methods": ["cam", "rollout"], "batch_size": 3, **options})
+
+
+def test_of_all_methods_those_that_do_not_fit_are_left_out(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether a model refuses a method from the start, or only once a map was tried to be made."""
+    monkeypatch.setattr(chosen, "list_explainers", lambda: ["cam", "hires-cam", "rollout", "trt"])
+    words = ["evaluate", str(data), "--methods", "all", "--limit", "2", "--interval", "0.1", "--out", str(tmp_path)]
+    monkeypatch.setattr("trt_cam.evaluation.runner.place", lambda *_: FAMILIES["siglip"]())
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert [line.split()[1] for line in out.splitlines()[2:4]] == ["cam", "rollout"]
+    hires, trt = err.splitlines()
+    assert hires.startswith("trt-cam: hires-cam left out: hires-cam needs a layer")
+    assert trt.startswith("trt-cam: trt left out: explainer 'trt' needs")
 
 
 def digits(found: Evaluation) -> dict[str, NDArray[Any]]:

@@ -124,6 +124,8 @@ def run(chosen: argparse.Namespace) -> int:
 
         say(f"\n{printed()}\n")
     say(f"-> {found.run.folder}")
+    for name, why in found.refused.items():
+        complain(why, kind=f"{name} left out: ")
     for name, reason in found.failures:
         complain(f"{name}: {reason}")
     return FAILURE if found.failures else 0

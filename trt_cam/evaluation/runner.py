@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Evaluation:
         What was evaluated, by what.
     run
         Its folder; maps are read from there.
+    refused
+        For methods "all": why the model cannot carry the others, by their names.
     """
 
     results: dict[str, Results]
@@ -58,6 +60,7 @@ class Evaluation:
     run: Run
     batches: int
     kept: Any = field(default=None, repr=False)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     def parts(self) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
         """What was kept of each batch, in order; see `measuring.Measure.batch`."""
@@ -132,8 +135,8 @@ def evaluate(
             check_count(value, name, least)
     data = data if isinstance(data, DataSet) else load_dataset(Path(data))
     net = place(model, own(device))
-    rows = bound(methods, net, refine)
     pixels = input_size(size, preprocessing(net).size)
+    rows, refused = bound(methods, net, refine, pixels)
     chosen = protocol_for(protocol or ("pxap" if has_masks(data) else "maxboxacc_v2"), pixels)
     indices = selected(data, part, limit)
     measure = Measure(rows, data, class_indices(data, net, classes), chosen, threshold_list(interval))
@@ -146,7 +149,7 @@ def evaluate(
     run = Run(Path(kept.name if kept else os.fspath(out or "")), identity, resume=resume, world=world)
     with computing(threads):
         work(run, measure, batches, world, workers, progress)
-    return collected(run, measure, batches, data, name_of(model, net), kept)
+    return replace(collected(run, measure, batches, data, name_of(model, net), kept), refused=refused)
 
 
 def protocol_for(name: str, pixels: tuple[int, int]) -> Protocol:
