@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from trt_cam.ops._checks import check_count
 
 LEVEL = (2.5, 97.5)  # percentiles
+_AT_ONCE = 16_384  # numbers
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,14 @@ def bootstrap(
     """
     check_count(photos, "photos", 1)
     check_count(draws, "draws", 1)
-    generator = np.random.default_rng(seed)
-    found = []
-    for _ in range(draws):
-        drawn = np.bincount(generator.integers(0, photos, photos), minlength=photos)
-        found.append(statistic(drawn.astype(np.float64)))
+    found = [statistic(drawn) for drawn in _drawn(photos, draws, np.random.default_rng(seed))]
     return np.nanpercentile(np.array(found), LEVEL, axis=0)
+
+
+def _drawn(photos: int, draws: int, generator: np.random.Generator) -> Iterator[NDArray[np.float64]]:
+    """How often each photo was drawn, (photos,), as many times as there are draws; of few photos many draws at once."""
+    most = max(1, _AT_ONCE // photos)
+    for start in range(0, draws, most):
+        n = min(most, draws - start)
+        chosen = generator.integers(0, photos, (n, photos)) + photos * np.arange(n)[:, None]
+        yield from np.bincount(chosen.ravel(), minlength=n * photos).reshape(n, photos).astype(np.float64)
