@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 
 import trt_cam
 from trt_cam import cli
-from trt_cam.models.weights import load_model
+from trt_cam.backbone import create_timm
+from trt_cam.models.weights import from_pretrained, load_model
 
 ASSETS = Path(trt_cam.__file__).parent / "assets"
 PHOTO = ASSETS / "coffee.jpg"
@@ -69,3 +71,11 @@ def test_a_warning_of_the_command_is_one_line(capsys: pytest.CaptureFixture[str]
     out, err = capsys.readouterr()
     assert "the map is flat  no box" in out
     assert err.startswith("trt-cam: warning: no token selected at u = 0.65") and err.count("\n") == 1
+
+
+def test_packages_that_do_not_fit_together_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)  # as a torchvision built for another torch makes it
+    with pytest.raises(trt_cam.errors.WeightsError, match="importing it failed .*install torch, torchvision and timm"):
+        create_timm("vit_tiny_patch16_224")
+    with pytest.raises(trt_cam.errors.WeightsError, match="importing it failed"):
+        from_pretrained(ASSETS)

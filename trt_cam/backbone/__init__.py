@@ -13,4 +13,5 @@ from trt_cam.backbone.inputs import Preprocessing as Preprocessing
 from trt_cam.backbone.inputs import class_names as class_names
 from trt_cam.backbone.inputs import create_timm as create_timm
 from trt_cam.backbone.inputs import imagenet_wnids as imagenet_wnids
+from trt_cam.backbone.inputs import import_timm as import_timm
 from trt_cam.backbone.inputs import preprocessing as preprocessing

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trt_cam.backbone.anatomy import count_classes, unwrap
-from trt_cam.errors import InputError
+from trt_cam.errors import InputError, WeightsError
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,19 @@ def imagenet_wnids() -> tuple[str, ...]:
     return tuple(ImageNetInfo("imagenet-1k").label_names())
 
 
+def import_timm() -> Any:
+    """timm, or one line on why it cannot be imported; it imports torchvision, which may be another build than torch."""
+    try:
+        import timm
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise WeightsError(
+            f"timm was needed to build a model, but importing it failed ({reason}); "
+            "install torch, torchvision and timm again, the first two from one index"
+        ) from error
+    return timm
+
+
 def create_timm(name: str, **settings: Any) -> nn.Module:
     """A timm model by name.
 
@@ -91,8 +104,7 @@ def create_timm(name: str, **settings: Any) -> nn.Module:
     """
     import difflib
 
-    import timm
-
+    timm = import_timm()
     bare = name.removeprefix("timm/").split(".")[0]
     if not name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) and not timm.is_model(bare):
         near = difflib.get_close_matches(bare, timm.list_models(), n=3, cutoff=0.5)
@@ -100,4 +112,5 @@ def create_timm(name: str, **settings: Any) -> nn.Module:
             f"a model name known to timm, or a folder, was needed, got {name!r}; "
             f"did you mean {' or '.join(near) if near else 'one of `trt-cam models`'}?"
         )
-    return timm.create_model(name.removeprefix("timm/"), **settings)
+    model: nn.Module = timm.create_model(name.removeprefix("timm/"), **settings)
+    return model

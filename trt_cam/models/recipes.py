@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from trt_cam.backbone import Preprocessing, count_classes, create_timm, preprocessing
+from trt_cam.backbone import Preprocessing, count_classes, create_timm, import_timm, preprocessing
 from trt_cam.errors import InputError, WeightsError
 
 SET_RECIPE = "set backbone.recipe = {'builder': 'timm', 'name': ..., 'settings': {...}}"
@@ -125,6 +125,7 @@ def arguments(kind: type) -> set[str]:
 
 def build_backbone(recipe: Mapping[str, Any], num_classes: int) -> nn.Module:
     """The inverse of ``backbone_recipe``, with random weights."""
+    import_timm()
     from timm.models.vision_transformer import VisionTransformer
 
     given = recipe.get("settings", {})
