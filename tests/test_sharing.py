@@ -375,14 +375,14 @@ def test_positions_at_the_trained_size_are_as_they_were(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--method", "vgg"], "method must be"),
+        (["--method", "vgg"], "--method needs one of auto, trt, ts-cam"),
         (["--num-heads", "5"], "num_heads"),
-        (["--u", "-1"], "u must be"),
+        (["--u", "-1"], "--u needs a share"),
         (["--size", "30"], "multiples of the patch, 8"),
         (["--size", "8", "8", "8"], "--size needs"),
-        (["--std", "0", "1", "1"], "std must be"),
+        (["--std", "0", "1", "1"], "--std needs a number above 0"),
         (["--classes", "two.txt"], "5 class names were needed, got 2"),
-        (["--classes", "none.txt"], "--classes none.txt"),
+        (["--classes", "none.txt"], "--classes needs a file of names, but none.txt"),
         (["--classes", "odd.json"], "a name in each line"),
     ],
 )
