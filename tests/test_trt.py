@@ -298,8 +298,9 @@ def test_backbones_that_cannot_carry_it(model: str) -> None:
 def test_arguments_are_checked() -> None:
     with pytest.raises(InputError, match="num_classes"):
         TRTLocalizer(FAMILIES["vit"](num_classes=0))
-    with pytest.raises(InputError, match="num_classes"):
-        TRTLocalizer(FAMILIES["vit"](), num_classes=0)
+    for wrong in (0, True, 2.0):
+        with pytest.raises(InputError, match=f"num_classes must be an integer of at least 1, got {wrong}"):
+            TRTLocalizer(FAMILIES["vit"](), num_classes=wrong)
     with pytest.raises(InputError, match="cam_from"):
         TRTLocalizer(FAMILIES["vit"](), cam_from="middle")
     with pytest.raises(InputError, match="did you mean"):

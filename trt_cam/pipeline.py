@@ -23,6 +23,7 @@ from trt_cam.explainers import create_explainer
 from trt_cam.models.trt import TRTLocalizer
 from trt_cam.models.tscam import TSCAMNet
 from trt_cam.models.weights import EMBEDDED, load_model, own_config
+from trt_cam.observe import halving
 from trt_cam.ops._checks import check_choice, check_inside
 from trt_cam.ops.boxes import Select, boxes_from_map
 from trt_cam.refine import check_refinement
@@ -149,24 +150,8 @@ class Pipeline:
 
     def run(self, ready: list[Ready], strict: bool) -> list[Localization | Failure]:
         """One forward for all; for halves of them where a GPU's memory does not suffice."""
-        if not ready:
-            return []
-        try:
-            return self.explained(ready, strict)
-        except torch.cuda.OutOfMemoryError:
-            if len(ready) == 1:
-                raise
-        except AssertionError as error:  # timm's, where a model takes one size only
-            height, width = ready[0].image.shape[-2:] if ready[0].image is not None else self.size
-            if (height, width) == self.prepare.size:
-                raise
-            raise InputError(
-                f"{self.name} cannot take {height}x{width} pixels ({' '.join(str(error).split())}); leave size out, "
-                "or make the model with dynamic_img_size=True"
-            ) from error
-        torch.cuda.empty_cache()
-        half = len(ready) // 2
-        return self.run(ready[:half], strict) + self.run(ready[half:], strict)
+        parts = halving(lambda start, stop: self.explained(ready[start:stop], strict), len(ready))
+        return [result for part in parts for result in part]
 
     def explained(self, ready: list[Ready], strict: bool) -> list[Localization | Failure]:
         place = next(self.model.parameters())
@@ -174,12 +159,12 @@ class Pipeline:
         asked = None if ready[0].target is None else torch.tensor([one.target for one in ready], device=place.device)
         seen = self.explain(images.to(place.device, place.dtype), asked, refine=self.refine)
         grids = seen.evidence.detach().float().cpu()  # (B, Gh, Gw)
-        chances = None if seen.logits is None else seen.logits.detach().float().softmax(dim=-1).cpu()  # (B, K)
+        chances = seen.logits.detach().float().softmax(dim=-1).cpu()  # (B, K)
         targets = [None] * len(ready) if seen.target is None else seen.target.tolist()
         found: list[Localization | Failure] = []
         for b, (one, grid, target) in enumerate(zip(ready, grids, targets, strict=True)):
             try:
-                chance = None if chances is None or target is None else chances[b, target]
+                chance = None if target is None else chances[b, target]
                 found.append(self.result(one, grid, seen.method, target, chance))
             except InputError as error:  # its map is not finite, which the maps of the others may be
                 if strict:

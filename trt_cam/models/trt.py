@@ -9,7 +9,7 @@ Re-attention map M_T (Eq. 9 and 10) times class map M_C is the result (Eq. 3).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack, get_args, overload
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from trt_cam.errors import InputError, UnsupportedModelError
 from trt_cam.models.heads import TPSM, CamBranch
 from trt_cam.models.sharing import Shareable
 from trt_cam.observe import check_images, rewrite_last_block
+from trt_cam.ops._checks import check_choice, check_count
 from trt_cam.ops.attention import SelectionMode, fuse_heads, reattention_map
 from trt_cam.ops.precision import at_least_float32
 
@@ -113,8 +114,7 @@ class TRTLocalizer(Shareable, nn.Module):
         super().__init__()
         backbone = create_timm(backbone) if isinstance(backbone, str) else backbone
         parts = carrier(backbone)
-        if cam_from not in ("penultimate-input", "penultimate-output"):
-            raise InputError(f"cam_from must be 'penultimate-input' or 'penultimate-output', got {cam_from!r}")
+        check_choice(cam_from, "cam_from", get_args(CamFrom))
         if cam not in ("branch", None) and not isinstance(cam, nn.Module):
             raise InputError(f"cam must be 'branch', None or a module, got {cam!r}")
         set_classes(parts.model, num_classes)
@@ -267,8 +267,7 @@ def set_classes(model: nn.Module, num_classes: int | None) -> None:
         if not have:
             raise InputError(f"num_classes was needed, since {type(model).__name__} has no classifier; got None")
         return
-    if not isinstance(num_classes, int) or num_classes < 1:
-        raise InputError(f"num_classes must be a positive int, got {num_classes!r}")
+    check_count(num_classes, "num_classes", 1)
     if num_classes != have:
         model.reset_classifier(num_classes)  # type: ignore[operator]
         heads = model.get_classifier()  # type: ignore[operator]

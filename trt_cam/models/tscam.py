@@ -8,12 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from trt_cam.backbone import class_names, describe, preprocessing
-from trt_cam.errors import InputError, UnsupportedModelError
+from trt_cam.errors import UnsupportedModelError
 from trt_cam.models.heads import ConvHead, width_of
 from trt_cam.models.official import architecture, stripped
 from trt_cam.models.recipes import build_backbone
 from trt_cam.models.sharing import Shareable
 from trt_cam.models.weights import load_tensors
+from trt_cam.ops._checks import check_count
 
 
 class TSCAMNet(Shareable, nn.Module):
@@ -41,8 +42,7 @@ class TSCAMNet(Shareable, nn.Module):
                 "for other models use create_explainer('cam', model)"
             )
         self.num_classes = parts.num_classes if num_classes is None else num_classes
-        if not isinstance(self.num_classes, int) or self.num_classes < 1:
-            raise InputError(f"num_classes must be a positive int, got {self.num_classes!r}")
+        check_count(self.num_classes, "num_classes", 1)
         self.classes = class_names(parts.model) if self.num_classes == parts.num_classes else None
         self.preprocessing = preprocessing(parts.model)
         self.config: dict[str, Any] = {}

@@ -22,6 +22,7 @@ from trt_cam.observe.quiet import eval_mode as eval_mode
 from trt_cam.observe.quiet import quiet_pass as quiet_pass
 from trt_cam.observe.replay import chunks as chunks
 from trt_cam.observe.replay import forward as forward
+from trt_cam.observe.replay import halving as halving
 from trt_cam.observe.replay import image_bytes as image_bytes
 from trt_cam.observe.rewriting import answering as answering
 from trt_cam.observe.rewriting import rewrite_last_block as rewrite_last_block

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from trt_cam.observe.layers import first_tensor
 from trt_cam.observe.quiet import quiet_pass
 from trt_cam.observe.scope import Active, watched
 from trt_cam.observe.watch import hooked
+
+Part = TypeVar("Part")
 
 BUDGET = 2**28
 """Bytes of activations that more forwards may hold at a time, as ``image_bytes`` estimates them."""
@@ -33,9 +35,10 @@ def chunks(count: int, each: int) -> Iterator[slice]:
     return (slice(start, min(count, start + step)) for start in range(0, count, step))
 
 
-def halving(run: Callable[[int, int], Tensor], count: int) -> Tensor:
-    """``run(start, stop)`` over all items, in halves of them where a GPU's memory does not suffice."""
-    parts, pending = [], [(0, count)]
+def halving(run: Callable[[int, int], Part], count: int) -> list[Part]:
+    """What ``run(start, stop)`` makes of all items, in halves of them where a GPU's memory does not suffice."""
+    parts: list[Part] = []
+    pending = [(0, count)] if count else []
     while pending:
         start, stop = pending.pop()
         try:
@@ -47,7 +50,7 @@ def halving(run: Callable[[int, int], Tensor], count: int) -> Tensor:
         torch.cuda.empty_cache()
         middle = (start + stop) // 2
         pending += [(middle, stop), (start, middle)]
-    return torch.cat(parts)
+    return parts
 
 
 def forward(net: nn.Module, images: Tensor) -> Tensor:
@@ -61,7 +64,7 @@ def forward(net: nn.Module, images: Tensor) -> Tensor:
 
 
 def _part(run: Callable[[int, int], Tensor], part: slice) -> Tensor:
-    return halving(lambda start, stop: run(part.start + start, part.start + stop), part.stop - part.start)
+    return torch.cat(halving(lambda start, stop: run(part.start + start, part.start + stop), part.stop - part.start))
 
 
 class Tail:
