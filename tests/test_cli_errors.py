@@ -283,6 +283,19 @@ def test_what_nobody_foresaw_is_one_line_too(run: Run, monkeypatch: pytest.Monke
         cli.main(["data", "check", "full"])
 
 
+def test_a_file_that_the_system_refuses(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied", "full/list.txt")
+
+    monkeypatch.setattr("trt_cam.data.catalog.open_splits", refuses)
+    said = "trt-cam: error: full/list.txt cannot be read or written (Permission denied); check the path, its mode"
+    code, _, err = run("data check full")
+    assert code == 1 and err.startswith(said) and err.count("\n") == 1
+    monkeypatch.setattr("os.access", lambda *_: False)
+    code, _, err = run("compare photo.jpg")
+    assert code == 1 and "photo.jpg cannot be read (no permission)" in err and err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [

@@ -73,12 +73,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get(TRACEBACK):
             raise
-        complain(unforeseen(error))
+        known = isinstance(error, OSError) and error.filename is not None
+        complain(of_file(error) if known else unforeseen(error))  # type: ignore[arg-type]
         return FAILURE
 
 
 TRACEBACK = "TRT_CAM_TRACEBACK"
 """Variable of the environment that has the whole traceback of an unforeseen error printed."""
+
+
+def of_file(error: OSError) -> str:
+    """A file that the system refused, where no line of ours says which it was for."""
+    return f"{error.filename} cannot be read or written ({error.strerror}); check the path, its mode and the disk"
 
 
 def unforeseen(error: Exception) -> str:

@@ -159,6 +159,8 @@ def _check_file(path: str) -> None:
     if missing:
         matched = "matches no file; check the pattern" if glob.has_magic(path) else "does not exist; check the path"
         raise InputError(f"{path} {matched}")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path} cannot be read (no permission); change its mode, or give another")
     if folder:
         held = "" if any(_below(path)) else f", in which there is none ({' '.join(sorted(SUFFIXES))})"
         raise InputError(f"a photo was needed, got the folder {path}{held}; name a file")
