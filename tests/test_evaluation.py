@@ -429,6 +429,9 @@ def test_masks(tmp_path: Path, model: nn.Module, rng: np.random.Generator) -> No
     assert "PxAP" in as_markdown(rows, "none")
     with pytest.raises(DatasetError, match="no ground-truth box"):
         run(data, model, protocol="maxboxacc")
+    (lists / "localization.txt").write_text("\n".join(lines[1:]) + "\n")
+    without = run(data, model)  # the first photo's is missing, and it alone fails
+    assert [name for name, _ in without.failures] == ["val/photo_000.png"] and "has no mask" in without.failures[0][1]
 
 
 class TestCommand:

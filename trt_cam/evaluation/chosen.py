@@ -70,7 +70,7 @@ def name_with_settings(explainer: Explainer) -> str:
 
 def has_masks(data: DataSet) -> bool:
     """Whether the ground truth is pixels."""
-    return len(data) > 0 and bool(data[0].masks)
+    return data.counts()["masks"] > 0
 
 
 def selected(data: DataSet, part: str | None, limit: int | None) -> npt.NDArray[np.int64]:
