@@ -44,10 +44,9 @@ def test_the_names_are_these() -> None:
     assert set(dir(trt_cam)) >= FROZEN
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_each_name_twice_in_any_order_in_a_fresh_interpreter(seed: int) -> None:
+def test_each_name_twice_in_any_order_in_a_fresh_interpreter() -> None:
     names = sorted(FROZEN) * 2
-    random.Random(seed).shuffle(names)
+    random.Random(0).shuffle(names)
     code = (
         "import sys, types, trt_cam\n"
         f"names = {names!r}\n"
@@ -63,16 +62,3 @@ def test_each_name_twice_in_any_order_in_a_fresh_interpreter(seed: int) -> None:
 def test_an_unknown_name() -> None:
     with pytest.raises(AttributeError, match="no attribute 'locate'"):
         trt_cam.locate  # noqa: B018
-
-
-def test_the_errors() -> None:
-    bases = {
-        "InputError": ValueError,
-        "UnsupportedModelError": TypeError,
-        "WeightsError": OSError,
-        "DatasetError": ValueError,
-        "OutputError": OSError,
-    }
-    for name, base in bases.items():
-        assert issubclass(getattr(trt_cam.errors, name), (trt_cam.errors.TrtCamError, base))
-        assert issubclass(getattr(trt_cam.errors, name), base)

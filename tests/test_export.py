@@ -27,7 +27,6 @@ from trt_cam.explainers import create_explainer
 from trt_cam.export import export_onnx
 from trt_cam.models.trt import TRTLocalizer
 from trt_cam.models.tscam import TSCAMNet
-from trt_cam.models.weights import load_model
 from trt_cam.ops.attention import cdf_threshold
 from trt_cam.results import input_heat
 
@@ -166,10 +165,8 @@ def test_the_embedded_models_heat_is_what_localize_shows(embedded: Path) -> None
     given = np.asarray(found.photo.resize((width, height), resample=3))[None]
     logits, heat = running.run(None, {"photo": given})
     np.testing.assert_allclose(heat[0], found.heat_on_input, rtol=0, atol=1e-4)
-    with torch.no_grad():
-        net: Any = load_model()
-        images = net.preprocessing.normalize(torch.from_numpy(given.transpose(0, 3, 1, 2).astype(np.float32)) / 255)
-        np.testing.assert_allclose(logits, net(images).logits.numpy(), rtol=0, atol=1e-4)
+    odds = np.exp(logits[0] - logits[0].max())
+    assert (int(odds.argmax()), float(odds.max() / odds.sum())) == (found.target, pytest.approx(found.score, abs=1e-5))
 
 
 def test_the_example_finds_the_same_class_and_box_without_torch(embedded: Path) -> None:
