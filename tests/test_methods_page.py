@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import sys
@@ -18,7 +19,7 @@ DOCS = ROOT / "docs"
 sys.path.append(str(ROOT / "examples"))
 import method_table  # noqa: E402
 
-EXCERPT = re.compile(r"^In `(trt_cam/[\w/]+\.py)`:$|^```py\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+EXCERPT = re.compile(r"^In `(trt_cam/[\w/]+\.py)`, `([\w.]+)`:\n\n```py\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BUILT_IN = [name for name in list_explainers() if get_explainer(name).__module__.startswith("trt_cam.")]
 LONG = {"is-cam", "ss-cam", "rise"}  # a thousand forwards and more
 
@@ -27,13 +28,14 @@ def page(name: str) -> str:
     return (DOCS / name).read_text(encoding="utf-8")
 
 
-def excerpts(text: str) -> list[tuple[str, str]]:
-    """File and lines of every excerpt of a page; the file is the one that was named last."""
-    file, found = "", []
-    for named, lines in EXCERPT.findall(text):
-        file = named or file
-        if lines:
-            found.append((file, lines))
+def source_of(file: str, name: str) -> str:
+    """Source of a function, or of a class's method, in a file."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    node: ast.AST = ast.parse(text)
+    for part in name.split("."):
+        node = next(one for one in vars(node)["body"] if getattr(one, "name", None) == part)
+    found = ast.get_source_segment(text, node)
+    assert found is not None
     return found
 
 
@@ -53,11 +55,10 @@ def stands_in(lines: str, source: str) -> bool:
 
 @pytest.mark.parametrize("name", ["method.md", "observing.md"])
 def test_lines_shown_are_the_sources(name: str) -> None:
-    found = excerpts(page(name))
-    assert len(found) >= (15 if name == "method.md" else 3)
-    assert len(found) == page(name).count("```py\n")
-    for file, lines in found:
-        assert stands_in(lines, (ROOT / file).read_text(encoding="utf-8")), f"not in {file}:\n{lines}"
+    found = EXCERPT.findall(page(name))
+    assert len(found) == page(name).count("```py\n") >= (15 if name == "method.md" else 3)
+    for file, function, lines in found:
+        assert stands_in(lines, source_of(file, function)), f"not in {function} of {file}:\n{lines}"
 
 
 def test_a_line_that_was_changed_is_missed() -> None:
