@@ -100,7 +100,7 @@ class Pipeline:
         net = place(model, device)
         prepare = preprocessing(net)
         pixels = input_size(size, prepare.size)
-        frame_of(pixels, pixels, fit)
+        check_choice(fit, "fit", get_args(Fit))
         explain = bind(method, net)
         refine = own_refine(net, explain.explainer.name) if refine == "default" else refine
         check_refinement(refine)
@@ -154,10 +154,10 @@ class Pipeline:
         return [result for part in parts for result in part]
 
     def explained(self, ready: list[Ready], strict: bool) -> list[Localization | Failure]:
-        place = next(self.model.parameters())
+        weights = next(self.model.parameters())
         images = torch.stack([one.image for one in ready if one.image is not None])  # (B, 3, H, W)
-        asked = None if ready[0].target is None else torch.tensor([one.target for one in ready], device=place.device)
-        seen = self.explain(images.to(place.device, place.dtype), asked, refine=self.refine)
+        asked = None if ready[0].target is None else torch.tensor([one.target for one in ready], device=weights.device)
+        seen = self.explain(images.to(weights.device, weights.dtype), asked, refine=self.refine)
         grids = seen.evidence.detach().float().cpu()  # (B, Gh, Gw)
         chances = seen.logits.detach().float().softmax(dim=-1).cpu()  # (B, K)
         targets = [None] * len(ready) if seen.target is None else seen.target.tolist()

@@ -27,11 +27,10 @@ CUT_POWER = 4.0  # the same for cuts: weights across a rim must be small
 CUT_RANK = 8  # about how many cuts of an image part things from one another
 
 
-def check_refinement(refine: str | None) -> str | None:
+def check_refinement(refine: str | None) -> None:
     """Refuse an unknown refinement."""
     if refine is not None and refine not in REFINEMENTS:
         raise InputError(f"refine must be None or one of {', '.join(REFINEMENTS)}, got {refine!r}")
-    return refine
 
 
 def refinement(refine: str, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

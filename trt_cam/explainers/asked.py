@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from trt_cam.errors import InputError
-from trt_cam.explainers.base import Normalize, check_normalize
+from trt_cam.explainers.base import Normalize
+from trt_cam.ops._checks import check_choice
 from trt_cam.refine import check_refinement
 from trt_cam.targets import Names, resolve_targets
 
-Target = Any
+Asked = Any
 """None, a class index or name, one per image or (B, T) of them, a callable from logits (K,) to a scalar, or B of it."""
 
 
@@ -30,7 +31,7 @@ class Options:
         if not isinstance(self.aug_smooth, bool):
             raise InputError(f"aug_smooth must be True or False, got {self.aug_smooth!r}")
         if self.normalize is not None:
-            check_normalize(self.normalize)
+            check_choice(self.normalize, "normalize", get_args(Normalize))
 
     def replaced(self, refine: str | None, aug_smooth: bool | None, normalize: Normalize | None) -> Options:
         """These, with what a call gives in their place."""
@@ -38,7 +39,7 @@ class Options:
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
 
-def refuse_callables(target: Target, method: str) -> None:
+def refuse_callables(target: Asked, method: str) -> None:
     """For a method that does not score logits: a class is what it can be asked for."""
     if callable(target) or (isinstance(target, (list, tuple)) and any(map(callable, target))):
         raise InputError(
@@ -47,7 +48,7 @@ def refuse_callables(target: Target, method: str) -> None:
         )
 
 
-def resolve_asked(target: Target, names: Names, count: int, images: Tensor) -> Any:
+def resolve_asked(target: Asked, names: Names, count: int, images: Tensor) -> Any:
     """A target in any of its forms for images (B, 3, H, W).
 
     Parameters

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trt_cam.errors import InputError
 from trt_cam.observe import Observation
 from trt_cam.ops.boxes import Select, boxes_from_map
 from trt_cam.ops.maps import Interpolation, minmax, resize
@@ -177,10 +176,3 @@ def normalized(maps: Tensor, how: Normalize) -> Tensor:
     top = torch.where(top > 0, top, values.abs().amax(dim=-1))[..., None, None]
     scaled = maps / torch.where(flat | (top == 0), 1.0, top)
     return scaled.clamp(max=1).masked_fill(flat, 0.0)
-
-
-def check_normalize(how: str) -> str:
-    """Refuse an unknown normalisation."""
-    if how not in get_args(Normalize):
-        raise InputError(f"normalize must be one of {', '.join(get_args(Normalize))}, got {how!r}")
-    return how

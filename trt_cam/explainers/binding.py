@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trt_cam.backbone import Backbone, class_names, count_classes, describe, unwrap
 from trt_cam.errors import InputError, UnsupportedModelError
-from trt_cam.explainers.asked import Options, Target, refuse_callables, resolve_asked
+from trt_cam.explainers.asked import Asked, Options, refuse_callables, resolve_asked
 from trt_cam.explainers.base import Explainer, Explanation, Normalize
 from trt_cam.explainers.registry import get_explainer, list_explainers
 from trt_cam.models.trt import TRTLocalizer
@@ -88,9 +88,9 @@ class BoundExplainer:
     def __call__(
         self,
         images: Tensor,
-        target: Target = None,
+        target: Asked = None,
         *,
-        targets: Target = None,
+        targets: Asked = None,
         refine: str | None = None,
         aug_smooth: bool | None = None,
         normalize: Normalize | None = None,
@@ -245,7 +245,7 @@ class BoundExplainer:
         """Number of classes that can be asked for."""
         return count_classes(self.backbone.model) if self.head is None else self.head.out_channels
 
-    def resolve(self, target: Target, images: Tensor) -> Any:
+    def resolve(self, target: Asked, images: Tensor) -> Any:
         """A target in any of its forms as (B,) or (B, T) indices on the images' device, None, or callables."""
         if target is None and not self.classes and self.explainer.class_specific:
             raise UnsupportedModelError(

@@ -30,11 +30,12 @@ def model_card(config: Mapping[str, Any], licensed: str | None = None) -> str:
     """
     card = config.get("card", {})
     title, task = KINDS[config["network"]]
+    tags = ["trt_cam", config["network"], "weakly-supervised-localization", *map(str, card.get("tags", []))]
     front = {
         "license": card.get("license") or licensed or "other",
         "library_name": "trt_cam",
         "pipeline_tag": task,
-        "tags": list(dict.fromkeys(["trt_cam", config["network"], "weakly-supervised-localization", *tags(card)])),
+        "tags": list(dict.fromkeys(tags)),
         "datasets": list(card.get("datasets", [])),
         "metrics": list(card.get("metrics", {})),
     }
@@ -92,11 +93,6 @@ def sections(card: Mapping[str, Any]) -> list[str]:
         "Notes": card.get("notes"),
     }
     return [f"## {head}\n{text}" for head, text in told.items() if text]
-
-
-def tags(card: Mapping[str, Any]) -> list[str]:
-    """Words by which a model is found on the hub."""
-    return [str(tag) for tag in card.get("tags", [])]
 
 
 def number(value: Any) -> str:
