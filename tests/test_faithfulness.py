@@ -149,7 +149,7 @@ def test_bad_input() -> None:
             measure(model, images, heat, TARGET, batch_size=0)
     with pytest.raises(InputError, match="samples must be an integer of at least 1, got 0"):
         max_sensitivity(lambda x: x[:, 0], images, samples=0)
-    with pytest.raises(InputError, match="radius must be a number above 0, got 0"):
+    with pytest.raises(InputError, match="radius must be above 0, got 0"):
         max_sensitivity(lambda x: x[:, 0], images, radius=0)
     with pytest.raises(InputError, match="at least one image was needed"):
         average_drop(model, images[:0], heat[:0], TARGET[:0])

@@ -19,6 +19,7 @@ from trt_cam.metrics.baselines import centred_squares, square_ious
 from trt_cam.metrics.choices import Thresholds, search_threshold
 from trt_cam.metrics.intervals import bootstrap
 from trt_cam.metrics.localization import KINDS, error_kinds, inclusive_iou, overlaps, passes, top_classes
+from trt_cam.metrics.masks import MaskResults
 from trt_cam.metrics.pairs import paired
 from trt_cam.metrics.protocols import IOUS, PRESETS, get_protocol, scale_boxes, threshold_list
 from trt_cam.metrics.records import LocalizationResults
@@ -708,6 +709,8 @@ def test_refuses_an_empty_split_and_photos_twice():
             InputError, match="results of equal settings can be merged, but (thresholds|protocol) differ"
         ):
             results.merge(other)
+    with pytest.raises(InputError, match="but protocol and grid and thresholds differ"):
+        results.merge(MaskResults())
 
 
 def test_refuses_settings():

@@ -94,7 +94,7 @@ class Accumulator(ABC, Generic[Rows]):
             Both have the same photo.
         """
         ours, theirs = self.head(), other.head()
-        if differing := [name for name in ours if not np.array_equal(ours[name], theirs[name])]:
+        if differing := [name for name in ours if not np.array_equal(ours[name], theirs.get(name, ()))]:
             raise InputError(f"results of equal settings can be merged, but {' and '.join(differing)} differ")
         if both := self._rows.keys() & other._rows.keys():
             raise DatasetError(f"photos must be evaluated once, but {len(both)} are in both, index {min(both)} first")

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trt_cam.errors import InputError
-from trt_cam.ops._checks import check_choice, check_count, check_finite, check_range
+from trt_cam.ops._checks import check_choice, check_count, check_finite, check_inside, check_range
 from trt_cam.ops.precision import at_least_float32
 
 Forward = Callable[[Tensor], Tensor]
@@ -157,8 +157,7 @@ def max_sensitivity(
     (B,), less is better; 0 where the map is zero and stays so
     """
     check_count(samples, "samples", 1)
-    if not radius > 0:
-        raise InputError(f"radius must be a number above 0, got {radius!r}")
+    check_inside(radius, "radius", 0)
     generator = torch.Generator().manual_seed(seed)
     plain = explain(images).flatten(1)
     length = plain.norm(dim=1).clamp(min=torch.finfo(plain.dtype).tiny)

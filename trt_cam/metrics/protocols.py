@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from trt_cam.errors import InputError
 from trt_cam.metrics.resizing import enlarge
-from trt_cam.ops._checks import check_count
+from trt_cam.ops._checks import check_count, check_inside
 
 Source = Literal["fixed", "from-val", "best"]
 
@@ -114,8 +114,7 @@ def threshold_list(interval: float = 0.01) -> NDArray[np.float64]:
     InputError
         ``interval`` is out of range.
     """
-    if not 0 < interval < 1:
-        raise InputError(f"interval must be a number between 0 and 1, got {interval!r}")
+    check_inside(interval, "interval", 0, 1)
     return np.arange(0, 1, interval)
 
 

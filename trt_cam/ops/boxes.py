@@ -15,7 +15,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from trt_cam.errors import InputError
-from trt_cam.ops._checks import check_choice, check_range
+from trt_cam.ops._checks import check_choice, check_inside
 
 Select = Literal["largest", "all_external", "all"]
 Rank = Literal["contour_area", "pixel_area"]
@@ -217,9 +217,7 @@ def _hole_boxes(mask: NDArray[np.bool_]) -> list[tuple[int, int, int, int]]:
 
 
 def _check_options(threshold: float, select: str, rank: str, levels: int | None) -> None:
-    check_range(threshold, "threshold", 0, 1)
-    if threshold == 1:
-        raise InputError("threshold must be below 1, got 1: nothing exceeds the maximum")
+    check_inside(threshold, "threshold", 0, 1, or_low=True)
     check_choice(select, "select", get_args(Select))
     check_choice(rank, "rank", get_args(Rank))
     if levels not in (256, None):
