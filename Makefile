@@ -19,7 +19,7 @@ test: lint
 	$(BIN)/python -m pytest -q
 
 test-all: lint
-	$(BIN)/python -m pip install --quiet --editable ".[test,docs,bench]"
+	$(BIN)/python -m pip install --quiet --editable ".[test,docs,notebooks,bench]"
 	$(BIN)/python -m pytest -q -m "slow or not slow"
 
 lint: $(READY)
