@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -364,6 +365,27 @@ def test_the_result_says_what_was_read() -> None:
 def test_flat_maps_are_flagged_not_nan() -> None:
     flat = Explanation(torch.ones(1, 4, 4), torch.zeros(1, 7), None, "x", (64, 64))
     assert flat.flat.tolist() == [True] and not np.asarray(flat).any() and len(flat.to_boxes(0.2)[0]) == 0
+
+
+def test_how_a_map_is_brought_to_its_range() -> None:
+    grid = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    grid[1] = -grid[1].abs() - 1  # all below zero
+    grid[2] = 5.0  # flat
+    plain = Explanation(grid, torch.zeros(3, 7), None, "x", (40, 60), normalize="none")
+    pixels = plain.resize().numpy()
+    assert pixels.shape == (3, 40, 60) and pixels[1].max() < -0.5
+    np.testing.assert_allclose(pixels[2], 5.0)
+    for how, tops in (
+        ("max", [pixels[0].max(), np.abs(pixels[1]).max()]),
+        ("quantile", [np.quantile(pixels[0], 0.995), np.abs(pixels[1]).max()]),
+    ):
+        heat = replace(plain, normalize=how).resize().numpy()  # type: ignore[arg-type]
+        expected = [np.minimum(one / top, 1) for one, top in zip(pixels, tops, strict=False)]
+        np.testing.assert_allclose(heat, [*expected, np.zeros((40, 60))], rtol=1e-9, atol=1e-12)
+    shown = replace(plain, normalize="minmax", positive=True)
+    assert shown.resize()[0].min() == 0 and shown.resize()[0].max() == 1 and shown.flat.tolist() == [False, True, True]
+    with pytest.raises(InputError, match="normalize must be one of minmax, max, quantile, none, got 'softmax'"):
+        create_explainer("cam", FAMILIES["vit"](), normalize="softmax")
 
 
 def test_what_a_model_cannot_carry_is_refused_with_what_it_can() -> None:
