@@ -25,6 +25,7 @@ from trt_cam.explainers import get_explainer
 
 HEAD = ("method", "needs", "for a class", "values", "forwards", "backwards", "cost", "MB")
 DEIT, LARGE = overhead.SETUPS
+NOISE = 75  # MB by which runs of one method differ
 
 
 def passes(method: str) -> tuple[int, int, int, Tensor]:
@@ -54,7 +55,8 @@ def row(method: str, found: tuple[int, int, int, Tensor], cost: float | None, me
 def memory(method: str) -> str:
     """Extra peak of a fresh process, as `benchmarks/overhead.py` measures it."""
     command = [sys.executable, overhead.__file__, "--memory-of", LARGE, method]
-    return f"{float(subprocess.run(command, check=True, capture_output=True, text=True).stdout):.0f}"
+    found = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return f"{found:.0f}" if found > NOISE else f"< {NOISE}"
 
 
 def main() -> None:
