@@ -219,6 +219,11 @@ def test_a_folder_is_of_one_run(data: Path, model: nn.Module, tmp_path: Path) ->
         next(other.parameters()).add_(1)
     with pytest.raises(InputError, match="another run, whose model.weights was"):
         run(data, other, out=out, resume=True, limit=4)
+    record = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(record | {"device": "cuda"}))  # whose last digits are others
+    with pytest.raises(InputError, match='another run, whose device was "cuda", not "cpu"'):
+        run(data, model, out=out, resume=True, limit=4)
+    (out / "run.json").write_text(json.dumps(record))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
     with pytest.raises(InputError, match=r"must be empty or hold this run, got 'thesis.tex'"):

@@ -109,8 +109,9 @@ def evaluate(
         The model's class, index or name, of each of the data set's classes by name; found by themselves for WordNet
         ids of ImageNet, for names that the model has, and for as many classes as the model has.
     batch_size, threads
-        Photos in one forward, and threads of one forward on the CPU. Either may change the last digits of a map, so
-        they belong to the run; a process under ``torchrun``, which is left one thread, does what a single one does.
+        Photos in one forward, and threads of one forward on the CPU. Either may change the last digits of a map, as the
+        kind of device does, so they belong to the run; a process under ``torchrun``, which is left one thread, does
+        what a single one does.
     workers
         Processes that read photos. Results depend on neither processes nor restarts.
     limit
@@ -174,6 +175,7 @@ def identity_of(
         "size": list(batches.size),
         "batch_size": batches.batch_size,
         "threads": threads,
+        "device": measure.weights.device.type,
     }
 
 
