@@ -55,6 +55,18 @@ def torchvision_vit(depth: int = 3) -> nn.Module:
     return VisionTransformer(64, 16, num_layers=depth, num_heads=3, hidden_dim=48, mlp_dim=96, num_classes=7).eval()
 
 
+SMALL: dict[str, dict[str, Any]] = {
+    "score-cam": {"channels": 3},
+    "ss-cam": {"channels": 2, "samples": 2},
+    "is-cam": {"channels": 2, "samples": 2},
+    "ablation-cam": {"channels": 3},
+    "occlusion": {"window": 32, "stride": 32},
+    "rise": {"masks": 4},
+    "smooth-grad-cam++": {"samples": 2},
+}
+"""Settings of the methods that cost many forwards."""
+
+
 class SmallCNN(nn.Module):
     """A convolution to one place for 8 x 8 pixels and a ReLU in place, with the parts that timm's CNNs have."""
 

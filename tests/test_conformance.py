@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, image_size, no_onednn, small_cnn
+from families import FAMILIES, SMALL, image_size, no_onednn, small_cnn
 from torch import Tensor, nn
 
 from trt_cam.errors import InputError, UnsupportedModelError
@@ -21,15 +21,6 @@ from trt_cam.observe import Observation
 from trt_cam.testing import ConformanceError, check_explainer, tiny_models
 from trt_cam.testing.checks import CHECKS, refused
 
-SMALL: dict[str, dict[str, Any]] = {
-    "score-cam": {"channels": 3},
-    "ss-cam": {"channels": 2, "samples": 2},
-    "is-cam": {"channels": 2, "samples": 2},
-    "ablation-cam": {"channels": 3},
-    "occlusion": {"window": 32, "stride": 32},
-    "rise": {"masks": 4},
-    "smooth-grad-cam++": {"samples": 2},
-}
 METHODS = [name for name in list_explainers() if name != "trt"]
 
 

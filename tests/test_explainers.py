@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES
+from families import FAMILIES, SMALL
 from torch import Tensor, nn
 
 from trt_cam.backbone import describe
@@ -265,7 +265,7 @@ def test_every_method_on_a_localizer_ranks_classes_as_the_localizer_does() -> No
         logits = net(images).logits
         assert not torch.allclose(logits, net.backbone(images), atol=1e-3)
     for name in list_explainers():
-        found = create_explainer(name, net)(images)
+        found = create_explainer(name, net, **SMALL.get(name, {}))(images)
         torch.testing.assert_close(found.logits, logits)
         assert found.target is not None and found.target.tolist() == logits.argmax(1).tolist()
 
@@ -336,7 +336,7 @@ def test_batch_equals_singles_and_results_are_plain(name: str, refine: str | Non
     net: nn.Module = FAMILIES["dinov2-registers"]()
     net = TRTLocalizer(net).eval() if name == "trt" else net
     images = images_for(FAMILIES["dinov2-registers"](), 3).float()
-    explain = create_explainer(name, net)
+    explain = create_explainer(name, net, **SMALL.get(name, {}))
     whole = explain(images, [0, 4, 2], refine=refine)
     assert whole.grid.shape == (3, 4, 4) and not whole.grid.requires_grad and not whole.logits.requires_grad
     for index, label in enumerate([0, 4, 2]):
