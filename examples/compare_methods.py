@@ -228,11 +228,15 @@ def report(rows: dict[str, Any], photos: Photos) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--samples", type=int, nargs=2, default=(7200, 3600), help="views in each stage of the others")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the photos' folder")
+    parser.add_argument(
+        "--work", type=Path, required=True, metavar="DIR", help="features and maps; networks are kept there"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
+    parser.add_argument(
+        "--samples", type=int, nargs=2, default=(7200, 3600), help="photos seen in stage 1 and 2 of the others"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: %(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     report(*everything(options.data, options.work, options.seeds, tuple(options.samples)))

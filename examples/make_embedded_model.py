@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from embedded.features import Cache, cache_features, say, trunk_weights
 from embedded.heads import maps_of_heads, train_heads
-from embedded.maps import first_maps, kept, standardising
+from embedded.maps import first_maps, kept, standardise
 from embedded.recipe import Recipe
 from embedded.spreading import last_maps, sister_maps, teach_spreading
 from embedded.thresholds import choose_thresholds
@@ -98,9 +98,7 @@ def new_network(recipe: Recipe) -> Any:
 
 def standardised(net: Any, cache: Cache) -> Any:
     """The same, its patch embedding told what the trunk's features are like."""
-    mean, std = standardising(cache)
-    net.backbone.patch_embed.mean.copy_(mean.flatten())
-    net.backbone.patch_embed.std.copy_(std.flatten())
+    standardise(net.backbone.patch_embed, cache)
     return net
 
 
@@ -158,7 +156,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="photos, see below", **folder)
     parser.add_argument("--work", default=Path("embedded-work"), help="features and maps; made, resumed", **folder)
     parser.add_argument("--out", default=Path("embedded-model"), help="the model's folder", **folder)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: %(default)s)")
     options = parser.parse_args()
     for needed in ("ilsvrc-10/train", "ilsvrc-10/val", "ilsvrc-10/metadata/test/localization.txt"):
         if not (options.data / needed).exists():

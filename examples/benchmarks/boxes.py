@@ -101,7 +101,7 @@ def compare(maps: list[np.ndarray], ways: dict[str, Way], thresholds: np.ndarray
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("maps", type=Path, nargs="?", help="wsol_boxes.npz")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     maps = read(args.maps)

@@ -33,9 +33,9 @@ def compared(explain: trt_cam.Explanation, whole: trt_cam.Explanation) -> tuple[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", nargs="+")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--counts", default="8,16,32,64,96")
+    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="files, folders or patterns")
+    parser.add_argument("--size", type=int, default=224, help="pixels of a side (default: %(default)s)")
+    parser.add_argument("--counts", default="8,16,32,64,96", help="of channels (default: %(default)s)")
     args = parser.parse_args()
     net = load_model(None)
     counts = [int(count) for count in args.counts.split(",")]

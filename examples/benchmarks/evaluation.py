@@ -93,11 +93,11 @@ def resident() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data")
-    parser.add_argument("--split")
-    parser.add_argument("--photos", type=int, default=40)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--methods", default="trt,grad-cam")
+    parser.add_argument("data", metavar="DIR", help="a data set with boxes")
+    parser.add_argument("--split", help="of the data set (default: the only one)")
+    parser.add_argument("--photos", type=int, default=40, help="how many (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("--methods", default="trt,grad-cam", help="separated by commas (default: %(default)s)")
     parser.add_argument("--memory", type=int, metavar="PHOTOS", help="look at memory, with so many photos")
     args = parser.parse_args()
     torch.set_num_threads(1)

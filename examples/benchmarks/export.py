@@ -72,8 +72,8 @@ def ways(folder: Path, size: int) -> dict[str, Way]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=31)
-    parser.add_argument("--size", type=int, default=352)
+    parser.add_argument("--rounds", type=int, default=31, help="(default: %(default)s)")
+    parser.add_argument("--size", type=int, default=352, help="pixels of a side (default: %(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

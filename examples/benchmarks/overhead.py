@@ -56,14 +56,15 @@ def build(setup: str) -> tuple[nn.Module, Tensor]:
     return model, torch.randn(batch, 3, side, side)
 
 
+def patches_on(grid: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+    """What peers need told: tokens (B, 1 + N, D) as a map (B, D, Gh, Gw)."""
+    return lambda tokens: tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
+
+
 def case(method: str, model: nn.Module, images: Tensor) -> Callable[[], object]:
     """One explanation of class 1, its construction included."""
-    grid = model.patch_embed.dynamic_feat_size(images.shape[-2:])
+    patches = patches_on(model.patch_embed.dynamic_feat_size(images.shape[-2:]))
     target = [1] * len(images)
-
-    def patches(tokens: Tensor) -> Tensor:
-        return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
-
     if method == "pytorch-grad-cam":
         from pytorch_grad_cam import GradCAM
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -136,10 +137,7 @@ def channel_case(method: str, model: nn.Module, images: Tensor) -> Callable[[], 
     from pytorch_grad_cam.ablation_layer import AblationLayerVit
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    grid = model.patch_embed.dynamic_feat_size(images.shape[-2:])
-
-    def patches(tokens: Tensor) -> Tensor:
-        return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
+    patches = patches_on(model.patch_embed.dynamic_feat_size(images.shape[-2:]))
 
     def theirs() -> object:
         more = {"ablation_layer": AblationLayerVit()} if method == "AblationCAM" else {}

@@ -46,10 +46,12 @@ def resident() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=int, default=10_000)
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--step", type=int, default=2000)
+    parser.add_argument("--photos", type=int, default=10_000, help="how many are made (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=64, help="pixels of a side of the input (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=8, help="photos in one forward (default: %(default)s)")
+    parser.add_argument(
+        "--step", type=int, default=2000, help="photos between two rows of the table (default: %(default)s)"
+    )
     args = parser.parse_args()
     seen: dict[int, float] = {}
     times: list[float] = []

@@ -98,11 +98,13 @@ def measure(examples: Examples, model: str, batch: int, work: Path) -> dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--model", default="vit_small_patch16_224")
-    parser.add_argument("--photos", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "folder", type=Path, nargs="?", metavar="PHOTOS", help="a folder for each class (default: noise)"
+    )
+    parser.add_argument("--model", default="vit_small_patch16_224", help="of timm (default: %(default)s)")
+    parser.add_argument("--photos", type=int, default=256, help="how many (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=64, help="photos of an update (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as work:

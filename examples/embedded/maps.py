@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,6 +110,14 @@ def standardising(cache: Cache) -> tuple[Tensor, Tensor]:
     """Mean and deviation of the trunk's channels over 300 photos, each (1, 384, 1, 1)."""
     some = cache("F_0", slice(0, 300))
     return some.mean(dim=(0, 2, 3), keepdim=True), some.std(dim=(0, 2, 3)).view(1, -1, 1, 1)
+
+
+@torch.no_grad()
+def standardise(module: Any, cache: Cache) -> None:
+    """Tell what reads the trunk's channels, by its buffers ``mean`` and ``std``, what they are like."""
+    mean, std = standardising(cache)
+    module.mean.copy_(mean.flatten())
+    module.std.copy_(std.flatten())
 
 
 def schedule(step: int, steps: int, warm: int) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import trt_cam
 from embedded.features import Cache, say, trunk_weights
 from embedded.heads import fit
-from embedded.maps import standardising
+from embedded.maps import standardise
 from embedded.recipe import Recipe
 from trt_cam.models.hybrid import CHANNELS, TrunkCam, hybrid_vit, load_lite0
 from trt_cam.models.tscam import TSCAMNet
@@ -32,9 +32,7 @@ def new_rival(kind: str, cache: Cache, recipe: Recipe) -> nn.Module:
     vit: Any = hybrid_vit()
     nn.init.trunc_normal_(vit.patch_embed.proj.weight, std=0.1)
     load_lite0(vit.patch_embed.trunk, TrunkCam(), trunk_weights(0))
-    mean, std = standardising(cache)
-    vit.patch_embed.mean.copy_(mean.flatten())
-    vit.patch_embed.std.copy_(std.flatten())
+    standardise(vit.patch_embed, cache)
     if kind == "ts-cam":
         return TSCAMNet(vit, 1000)
     return vit if kind == "classifier" else trt_cam.TRTLocalizer(vit, u=recipe.u)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from embedded.features import SISTER, Cache, say, trunk_weights
 from embedded.heads import fit, run_heads
-from embedded.maps import carry, standardising, stretch, warp
+from embedded.maps import carry, standardise, stretch, warp
 from embedded.recipe import Recipe
 from embedded.views import SIZES, as_input
 from trt_cam.models.hybrid import LiteTrunk, TrunkCam, load_lite0
@@ -67,9 +67,7 @@ def teach_spreading(cam: TrunkCam, cache: Cache, maps: Tensor, recipe: Recipe) -
     for module in head.modules():
         if isinstance(module, torch.nn.Conv2d):
             module.reset_parameters()
-    mean, std = standardising(cache)
-    head.mean.copy_(mean.flatten())
-    head.std.copy_(std.flatten())
+    standardise(head, cache)
     rng = np.random.default_rng(recipe.seed)
 
     def loss(step: int) -> dict[str, Tensor]:
