@@ -106,23 +106,13 @@ class TestLocalize:
     @pytest.mark.parametrize(
         ("words", "code", "said"),
         [
-            (["localize"], 2, "not given: PHOTO"),
-            (["locate", "x.jpg"], 2, "did you mean localize?"),
-            ([], 2, "COMMAND needs one of"),
             (["localize", "gone.jpg"], 1, "does not exist"),
-            (["localize", "gone.jpg", "--threshold", "high"], 2, "--threshold"),
-            (["localize", "gone.jpg", "--threshold", "1.5"], 2, "threshold"),
             (["localize", "gone.jpg", "--method", "gradcam"], 2, "grad-cam"),
             (["localize", "gone.jpg", "--method", "trt"], 1, "trt"),
             (["localize", "gone.jpg", "--target", "tabbi"], 2, "tabby"),
             (["localize", "gone.jpg", "--target", "1000"], 2, "out of range"),
             (["localize", "gone.jpg", "--model", "deit_smal_patch16_224"], 2, "deit_small_patch16_224"),
-            (["localize", "gone.jpg", "--refine", "afinity"], 2, "affinity"),
-            (["localize", "gone.jpg", "--boxes", "biggest"], 2, "largest"),
             (["localize", "gone.jpg", "--device", "gpu"], 2, "device"),
-            (["localize", "gone.jpg", "--batch-size", "0"], 2, "--batch-size"),
-            (["localize", "gone.jpg", "--no-such-option"], 2, "--no-such-option"),
-            (["compare", "gone.jpg"], 1, "does not exist"),
             (["compare", PHOTO, "--methods", "gradcam"], 2, "grad-cam"),
             (["methods", "gradcam"], 2, "grad-cam"),
             (["models", "zzz*"], 2, "zzz"),
@@ -199,11 +189,8 @@ class TestOthers:
         assert {"deit_small_patch16_224", "vit_base_patch16_224", "eva02_tiny_patch14_224"} <= set(out.splitlines())
         assert run("models", "deit_tiny_patch*")[1].split() == ["deit_tiny_patch16_224"]
 
-    def test_help_and_version(self, run: Run) -> None:
+    def test_version(self, run: Run) -> None:
         assert run("--version")[1].strip() == f"trt-cam {trt_cam.__version__}"
-        for words in (["--help"], ["localize", "--help"], ["compare", "-h"], ["methods", "-h"], ["models", "-h"]):
-            code, out, err = run(*words)
-            assert (code, err) == (0, "") and "usage" in out
 
     @pytest.mark.parametrize("module", ["trt_cam", "trt_cam.cli"])
     def test_as_a_module(self, module: str) -> None:
