@@ -108,9 +108,7 @@ def create_timm(name: str, **settings: Any) -> nn.Module:
     bare = name.removeprefix("timm/").split(".")[0]
     if not name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) and not timm.is_model(bare):
         near = difflib.get_close_matches(bare, timm.list_models(), n=3, cutoff=0.5)
-        raise InputError(
-            f"a model name known to timm, or a folder, was needed, got {name!r}; "
-            f"did you mean {' or '.join(near) if near else 'one of `trt-cam models`'}?"
-        )
+        hint = f"did you mean {' or '.join(near)}?" if near else "`trt-cam models` lists names"
+        raise InputError(f"a model name known to timm, or a folder that is there, was needed, got {name!r}; {hint}")
     model: nn.Module = timm.create_model(name.removeprefix("timm/"), **settings)
     return model
