@@ -112,13 +112,17 @@ def executed(path: Path) -> Any:
     """The notebook, run from top to bottom by a kernel in an empty folder."""
     import nbclient
     import nbformat
+    from nbclient.exceptions import CellExecutionError
 
     os.environ["HF_HUB_OFFLINE"] = "1"
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         client = nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": folder}})
         client.coalesce_streams, client.extra_arguments = True, ["--log-level=ERROR"]
-        client.execute()
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            raise SystemExit(f"{path.name}: {error}") from None
     return normalised(notebook)
 
 
