@@ -661,6 +661,7 @@ def one_photo(**changes):
         ({"label": 2}, "labels must run from 0 to 1, as its logits, got 2 for photo cat.jpg"),
         ({"label": -1}, "got -1 for photo cat.jpg"),
         ({"label": -1, "logits": None}, "labels must run from 0, got -1"),
+        ({"label": None}, "labels must run from 0 to 1, as its logits, got None for photo cat.jpg"),
     ],
 )
 def test_refuses_bad_annotations(changes, complaint):
@@ -676,6 +677,8 @@ def test_published_lists_are_over_the_edge_by_a_pixel():
 @pytest.mark.parametrize(
     "changes, complaint",
     [
+        ({"size": None}, r"size must be \(height, width\), got None for photo cat.jpg; take that of its picture"),
+        ({"size": (0, 10)}, r"got \(0, 10\) for photo cat.jpg"),
         ({"heat": np.array([[0.5, math.nan]])}, "photo cat.jpg: heat .*nan"),
         ({"heat": np.array([[0.5, 1.5]])}, r"photo cat.jpg: heat must be in \[0, 1\]"),
         ({"heat": np.ones(4)}, "photo cat.jpg: heat"),

@@ -130,7 +130,8 @@ class LocalizationResults(Accumulator[BoxTable]):
         Raises
         ------
         InputError
-            The map has NaN or values outside [0, 1], or the logits are not finite.
+            The map has NaN or values outside [0, 1], the logits are not finite, or ``size`` is none, as of a `Sample`
+            whose list does not hold it.
         DatasetError
             No ground truth, a box inverted or outside the photo, a label without a logit, or an index added before.
         """
@@ -167,8 +168,10 @@ class LocalizationResults(Accumulator[BoxTable]):
         return table
 
 
-def _checked_boxes(boxes: npt.ArrayLike, size: tuple[int, int], name: str) -> NDArray[np.float64]:
+def _checked_boxes(boxes: npt.ArrayLike, size: tuple[int, int] | None, name: str) -> NDArray[np.float64]:
     """(M, 4), corners in order and within the photo."""
+    if size is None or len(size) != 2 or min(size) < 1:
+        raise InputError(f"size must be (height, width), got {size!r} for photo {name}; take that of its picture")
     corners = np.asarray(boxes, dtype=np.float64)
     if corners.size == 0:
         raise DatasetError(f"photo {name} has no ground-truth box; complete its list or leave it out of the split")
@@ -186,7 +189,7 @@ def _checked_boxes(boxes: npt.ArrayLike, size: tuple[int, int], name: str) -> ND
     return corners
 
 
-def _check_label(label: int, logits: npt.ArrayLike | None, name: str) -> None:
-    if label < 0 or (logits is not None and label >= np.size(logits)):
+def _check_label(label: int | None, logits: npt.ArrayLike | None, name: str) -> None:
+    if label is None or label < 0 or (logits is not None and label >= np.size(logits)):
         upper = "" if logits is None else f" to {np.size(logits) - 1}, as its logits"
         raise DatasetError(f"labels must run from 0{upper}, got {label} for photo {name}")
