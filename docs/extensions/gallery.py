@@ -22,7 +22,8 @@ HEAD = f"""# Gallery
 
 Every method of `trt-cam methods` on [the package's photo](../{PHOTO}) by the embedded model: one network, explained in
 different ways, for the class that it predicts and without refinement. The box is around the largest region above
-the method's own threshold. Below each picture stands the command that makes it. What each formula is, is in
+the method's own threshold. Below each picture stands the command that makes it; where a method takes hundreds of
+forwards, it asks for fewer than the default. What each formula is, is in
 [methods](methods.md). How well they locate objects is measured on many photos, not on this one: [results](results.md).
 
 """
