@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import pytest
 import timm
 import torch
 from families import shaken
+from huggingface_hub import constants
 from torch import nn
 
 from trt_cam.backbone import Preprocessing
 from trt_cam.errors import InputError, TrtCamError, WeightsError
+from trt_cam.models import hub
 from trt_cam.models.trt import TRTLocalizer
 from trt_cam.models.weights import load_model, save_pretrained
 
@@ -246,6 +249,26 @@ def offline(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+
+
+def test_two_threads_without_network_leave_the_hubs_setting_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "reached", lambda: False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    entered, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with hub.from_hub("weights"):
+            entered.set()
+            leave.wait()
+
+    thread = threading.Thread(target=other)
+    with hub.from_hub("weights"):
+        thread.start()
+        entered.wait(0.2)  # it is in at once where threads do not take turns
+        assert constants.HF_HUB_OFFLINE
+    leave.set()
+    thread.join()
+    assert not constants.HF_HUB_OFFLINE
 
 
 @pytest.mark.parametrize(("name", "near"), [("deit_smal_patch16_224", "deit_small_patch16_224"), ("zzz", "models")])

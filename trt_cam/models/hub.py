@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from trt_cam.errors import InputError, OutputError, TrtCamError, WeightsError
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 """The files of a folder."""
 
+_turn = threading.RLock()  # huggingface_hub's setting is of the whole process
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -42,22 +44,31 @@ def fetch(name: str, *, revision: str | None = None, token: str | None = None) -
 @contextmanager
 def from_hub(wanted: str) -> Iterator[None]:
     """Say in one line why ``wanted`` cannot be had; without a network at once, not after a minute of new tries."""
+    with offline_unless_reached() as reachable:
+        try:
+            yield
+        except TrtCamError:
+            raise
+        except Exception as error:  # huggingface_hub, its HTTP library and timm each raise their own
+            why = first_line(error) if reachable else "no connection to the hub, and not fetched before"
+            raise WeightsError(
+                f"{wanted} were needed, but could not be fetched ({why}); "
+                "check name and network, or pass a folder or a model object"
+            ) from error
+
+
+@contextmanager
+def offline_unless_reached() -> Iterator[bool]:
+    """Whether the hub answers; where it does not, what was fetched before is still found, and nothing else is tried."""
     from huggingface_hub import constants
 
-    offline, reachable = constants.HF_HUB_OFFLINE, reached()
-    constants.HF_HUB_OFFLINE = offline or not reachable  # what was fetched before is still found
-    try:
-        yield
-    except TrtCamError:
-        raise
-    except Exception as error:  # huggingface_hub, its HTTP library and timm each raise their own
-        why = first_line(error) if reachable else "no connection to the hub, and not fetched before"
-        raise WeightsError(
-            f"{wanted} were needed, but could not be fetched ({why}); "
-            "check name and network, or pass a folder or a model object"
-        ) from error
-    finally:
-        constants.HF_HUB_OFFLINE = offline
+    with _turn:
+        offline, reachable = constants.HF_HUB_OFFLINE, reached()
+        constants.HF_HUB_OFFLINE = offline or not reachable
+        try:
+            yield reachable
+        finally:
+            constants.HF_HUB_OFFLINE = offline
 
 
 def reached() -> bool:
