@@ -415,6 +415,9 @@ def test_a_kind_by_name(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_nothing_known_says_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="which is empty; check the path"):
+        trt_cam.load_dataset(tmp_path)
+    (tmp_path / "notes.txt").touch()
     with pytest.raises(DatasetError) as caught:
         trt_cam.load_dataset(tmp_path)
     assert all(kind in str(caught.value) for kind in KINDS) and "\n" not in str(caught.value)

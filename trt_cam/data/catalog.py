@@ -93,6 +93,8 @@ def find_kind(path: str | Path, kind: str | type[DataSet] = "auto") -> type[Data
     for reader in KINDS.values():
         if reader.find(root):
             return reader
+    if not any(root.iterdir()):
+        raise DatasetError(printable(f"photos or a data set were needed in {root}, which is empty; check the path"))
     looked = "; ".join(f"{name}: {reader.needs}" for name, reader in KINDS.items())
     links = [path.name for path in sorted(root.iterdir()) if leads_out(root, path.name)]
     passed = f"; not followed, because they are links out of it: {', '.join(links)}" if links else ""
