@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, overload
+from typing import ClassVar, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from trt_cam.data.audit import audit, check_rows
 from trt_cam.data.problems import Folder, Problem, Report, collect, ignore, stop
 from trt_cam.data.table import Table, Texts
 from trt_cam.errors import DatasetError, InputError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,6 +208,21 @@ class DataSet(Sequence[Sample]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.root)!r}, split={self._asked!r})"
+
+
+def choose(root: Path, there: Mapping[str, T], name: str | None, of: str = "") -> T | None:
+    """Of the data sets in a folder, by name, the one asked for or the only one; None if there is none.
+
+    Raises
+    ------
+    InputError
+        None has that name, or there are several and none was named; ``of`` says in front of names what they are of.
+    """
+    if name is not None and name not in there:
+        raise InputError(f"{root} has no {of}{name!r}; it has {', '.join(there) or 'none'}")
+    if name is None and len(there) > 1:
+        raise InputError(f"{root} has {of}{', '.join(there)}; name one with name=")
+    return there[name or next(iter(there))] if there else None
 
 
 def existing_folder(path: str | Path) -> Path:

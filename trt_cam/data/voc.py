@@ -8,10 +8,9 @@ from trt_cam.data.annotations import Annotation, read_annotation
 from trt_cam.data.lists import read_lines
 from trt_cam.data.objects import add_objects
 from trt_cam.data.problems import Folder, Report, ignore, quoted
-from trt_cam.data.samples import DataSet, existing_folder
+from trt_cam.data.samples import DataSet, choose, existing_folder
 from trt_cam.data.table import Table
 from trt_cam.data.walk import is_picture, join, scan
-from trt_cam.errors import InputError
 
 SPLITS = ("train", "val", "trainval", "test")
 _XML, _PHOTOS, _SETS = "Annotations", "JPEGImages", "ImageSets/Main"
@@ -44,7 +43,8 @@ class Voc(DataSet):
         photos_root: str | Path | None = None,
         name: str | None = None,
     ) -> None:
-        self.folder = _choose(existing_folder(root), name)
+        top = existing_folder(root)
+        self.folder = choose(top, _folders(top), name) or Folder(top)
         super().__init__(root, split, photos_root=photos_root)
 
     @classmethod
@@ -122,15 +122,6 @@ def _folders(root: Path) -> dict[str, Folder]:
 
 def _is_tree(folder: Path) -> bool:
     return (folder / _XML).is_dir() and ((folder / _PHOTOS).is_dir() or (folder / _SETS).is_dir())
-
-
-def _choose(root: Path, name: str | None) -> Folder:
-    there = _folders(root)
-    if name is not None and name not in there:
-        raise InputError(f"{root} has no {name!r}; it has {', '.join(there) or 'none'}")
-    if name is None and len(there) > 1:
-        raise InputError(f"{root} has {', '.join(there)}; name one with name=")
-    return there[name or next(iter(there))] if there else Folder(root)
 
 
 def _splits(folder: Folder) -> tuple[str, ...]:

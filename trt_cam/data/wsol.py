@@ -9,10 +9,9 @@ import numpy as np
 
 from trt_cam.data.lists import numbers, read_lines, whole
 from trt_cam.data.problems import Folder, Report, ignore, quoted
-from trt_cam.data.samples import DataSet, existing_folder
+from trt_cam.data.samples import DataSet, choose, existing_folder
 from trt_cam.data.table import Table
 from trt_cam.data.walk import scan
-from trt_cam.errors import InputError
 
 SPLITS = ("train", "val", "test")
 CLASSES = {"CUB": 200, "ILSVRC": 1000, "OpenImages": 100}
@@ -49,7 +48,8 @@ class WsolLists(DataSet):
         name: str | None = None,
         masks_root: str | Path | None = None,
     ) -> None:
-        self.lists = _choose(existing_folder(root), name)
+        top = existing_folder(root)
+        self.lists = choose(top, _folders(top), name, "lists of ") or ""
         self.masks_root = existing_folder(masks_root) if masks_root is not None else None
         super().__init__(root, split, photos_root=photos_root)
 
@@ -105,15 +105,6 @@ def _folders(root: Path) -> dict[str, str]:
 
 def _splits(folder: Path) -> tuple[str, ...]:
     return tuple(split for split in SPLITS if (folder / split / _IDS).is_file())
-
-
-def _choose(root: Path, name: str | None) -> str:
-    there = _folders(root)
-    if name is not None and name not in there:
-        raise InputError(f"{root} has no lists of {name!r}; it has {', '.join(there) or 'none'}")
-    if name is None and len(there) > 1:
-        raise InputError(f"{root} has lists of {', '.join(there)}; name one with name=")
-    return there[name or next(iter(there))] if there else ""
 
 
 class _Lists:
