@@ -41,23 +41,7 @@ PACKAGES = {  # that no page can count on, by the module that a block imports
     "torchcam": "torchcam",
     "transformers": "transformers",
 }
-PARSED = {
-    "git",
-    "cd",
-    "cp",
-    "ls",
-    "awk",
-    "mkdir",
-    "export",
-    "docker",
-    "head",
-    "jq",
-    "less",
-    "open",
-    "xdg-open",
-    "unzip",
-    "tar",
-}
+PARSED = {"awk", "cd", "cp", "docker", "export", "git", "ls", "mkdir"}
 """Programs of which only the words are split: what they do is no matter of this repository."""
 
 SMALL = {  # words that make a command of a page small
