@@ -251,10 +251,11 @@ def test_a_checkpoint_of_other_labels(photos: Path, tmp_path: Path) -> None:
 def test_a_model_keeps_its_classes_if_told_to(photos: Path, tmp_path: Path) -> None:
     backbone: Any = timm.create_model("test_vit", img_size=32, num_classes=5)
     backbone.classes = ("black", "red", "green", "blue", "white")
-    found = train(photos, tmp_path / "run", model=backbone, classes="model")
+    settings = {"model": backbone, "epochs": 1, "freeze_backbone": True, "say": lambda _: None}
+    found = train(photos, tmp_path / "run", classes="model", **settings)
     assert found.model.classes == backbone.classes and found.model.num_classes == 5
     assert found.metrics["tpsm"]["top1"] >= 0
     backbone.classes = ("schwarz", "rot", "grün", "blau", "weiß")
     named = {"red": 1, "green": "grün", "blue": 3}
-    again = train(photos, tmp_path / "named", model=backbone, classes=named)
+    again = train(photos, tmp_path / "named", classes=named, **settings)
     assert again.metrics == found.metrics
