@@ -312,6 +312,13 @@ def test_parts_by_the_files_number(data: Path, model: nn.Module) -> None:
         run(data, model, part="third")
 
 
+@pytest.mark.parametrize("options", [{"threads": 0}, {"batch_size": None}, {"workers": -1}, {"limit": 0}])
+def test_wrong_counts_take_no_folder(data: Path, model: nn.Module, tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(options))} must be an integer of at least"):
+        run(data, model, out=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
 def test_methods_by_name_and_settings(data: Path, model: nn.Module) -> None:
     found = run(data, model, methods=["rollout", ScoreCAM(channels=2), ScoreCAM(channels=3)], limit=3)
     assert list(found.results) == ["rollout", "score-cam (channels=2)", "score-cam (channels=3)"]

@@ -131,9 +131,10 @@ def evaluate(
     InputError, DatasetError, OutputError
         An option, the data set or the folder cannot be used. A broken photo is a line of ``failures``.
     """
-    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("limit", limit, 1)):
-        if value is not None:
-            check_count(value, name, least)
+    for name, value, least in (("batch_size", batch_size, 1), ("threads", threads, 1), ("workers", workers, 0)):
+        check_count(value, name, least)
+    if limit is not None:
+        check_count(limit, "limit", 1)
     data = data if isinstance(data, DataSet) else load_dataset(Path(data))
     net = place(model, own(device))
     pixels = input_size(size, preprocessing(net).size)
