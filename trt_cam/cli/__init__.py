@@ -1,6 +1,7 @@
 """The command ``trt-cam``: the words of the Python API; one clear line per error; exit 2 for usage, 1 for failure.
 
 A command is a module with ``add``, which describes its options and names the function that runs it, in `COMMANDS`.
+Words are checked before anything heavy is imported, places and files before torch is: hence imports inside functions.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ from trt_cam.cli.parser import Parser
 from trt_cam.errors import InputError, TrtCamError
 
 COMMANDS = (localize, compare, methods, models, data, evaluate, report, pseudo_label, train, importing, export)
-
 
 EXAMPLES = """
 trt-cam localize photo.jpg --out found.png       # a box, a class and a heat map; works offline
@@ -89,7 +89,8 @@ def of_file(error: OSError) -> str:
 
 def unforeseen(error: Exception) -> str:
     """An error that no line of ours words: what it is, and where it came up."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "trt_cam" in frame.filename]
+    ours = str(Path(__file__).parent.parent)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(ours)]
     place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
     return (
         f"{type(error).__name__}{place}: {str(error).strip() or 'it says no more'}; this was not foreseen: "

@@ -106,15 +106,16 @@ def run(chosen: argparse.Namespace) -> int:
     from trt_cam.data.catalog import load_dataset
 
     more = keywords(chosen.data_option)
-    data, val = load_dataset(chosen.data, chosen.kind, chosen.split, **more), None
-    asked = chosen.val or chosen.val_split or chosen.val_part
-    others = asked and load_dataset(chosen.val or chosen.data, chosen.kind, chosen.val_split or chosen.split, **more)
+    data, others = load_dataset(chosen.data, chosen.kind, chosen.split, **more), None
+    if chosen.val or chosen.val_split or chosen.val_part:
+        others = load_dataset(chosen.val or chosen.data, chosen.kind, chosen.val_split or chosen.split, **more)
     from trt_cam.evaluation.tables import as_markdown, shown, write
     from trt_cam.runs import World
 
-    if asked:
-        val = evaluated(chosen, others, chosen.val_part, Path(chosen.out) / "val")
-    found = evaluated(chosen, data, chosen.part, Path(chosen.out) / "run" if val else Path(chosen.out))
+    out, val = Path(chosen.out), None
+    if others is not None:
+        out, val = out / "run", evaluated(chosen, others, chosen.val_part, out / "val")
+    found = evaluated(chosen, data, chosen.part, out)
     if World.current().rank > 0:  # process 0 reports; torchrun would end it at the first failure of another
         return 0
     rows = write(found, threshold=chosen.threshold, val=val)
