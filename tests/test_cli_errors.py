@@ -300,8 +300,8 @@ def test_a_file_that_the_system_refuses(run: Run, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        ("data check empty <&-", 1, "no data set"),
-        ("data check empty >&-", 1, "no data set"),
+        ("data check empty <&-", 1, "which is empty"),
+        ("data check empty >&-", 1, "which is empty"),
         ("data check empty 2>&-", 1, ""),
         ("help train 2>&- | head -1", 0, "usage: trt-cam train"),
         ("help train | true", 0, ""),
