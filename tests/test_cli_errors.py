@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from trt_cam import cli
-from trt_cam.cli import evaluate, options, pseudo_label, train
+from trt_cam.cli import evaluate, options, output, pseudo_label, train
 from trt_cam.cli.parser import Parser
 
 ROOT = Path(__file__).parent.parent
@@ -310,4 +310,10 @@ def test_a_file_that_the_system_refuses(run: Run, monkeypatch: pytest.MonkeyPatc
 def test_streams_that_are_closed(run: Run, line: str, code: int, said: str) -> None:
     done = subprocess.run(["bash", "-c", f"{sys.executable} -m trt_cam {line}"], capture_output=True, text=True)
     assert (done.returncode, "Traceback" in done.stderr, "ignored" in done.stderr) == (code, False, False)
-    assert said in done.stdout + done.stderr
+    assert said in done.stdout + done.stderr and "error" not in done.stdout
+
+
+def test_progress_and_errors_without_a_place_to_show_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert list(output.progress(["a", "b"], 2)) == ["a", "b"]
+    output.complain("nobody reads this")
