@@ -33,6 +33,17 @@ def test_every_kind_of_data_set_has_its_place() -> None:
     assert all(f"`{kind}`" in headings for kind in KINDS)
 
 
+def test_what_the_first_command_of_all_prints() -> None:
+    (block,) = re.findall(r"```text\n(.*?)```", (ROOT / "docs/quickstart.md").read_text(), flags=re.DOTALL)
+    assert ran("docs/quickstart.md").said[0][1] == block
+
+
+def test_figures_of_faithfulness_are_those_of_the_table() -> None:
+    table = (ROOT / "docs/compare.md").read_text().partition("| figure | better |")[2].partition("\n\n")[0]
+    named = {name for line in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", line.split("|")[1])}
+    assert named == {*ran("docs/compare.md").names["faithful"].scores["cam"]} and len(named) == 5
+
+
 def test_a_reader_of_ones_own() -> None:
     pairs = ran("docs/add-a-dataset.md").names["pairs"]
     assert [(s.id, s.label, s.boxes.tolist()) for s in pairs] == [("a b.jpg", 3, [[0, 0, 320, 240]])]
