@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-GENERATED = {"gallery.md"}  # written when the site is built
+GENERATED = {"command-line.md", "gallery.md"}  # written when the site is built
 SHOWN = {"text", "toml", "json", "yaml", "xml", "html", "bibtex", "diff", "mermaid"}
 NEEDS = re.compile(r"\*Needs ([^*:]+): the tests check its syntax only\.\*")
 FENCE = re.compile(r"^(\s*)(`{3,}|~{3,})([^`]*)$")
