@@ -23,8 +23,13 @@ from trt_cam.results import input_heat
 WRITABLE = ("trt", "ts-cam", "trt-free", "cam", "rollout", "raw-attention", "last-attention", "attention-product")
 """Methods that can be written, where a model carries them."""
 
-UNWRITABLE = frozenset({"gradient", "attention gradient", "forward", "replay"})
-"""What a method requires that is more than one pass forward."""
+UNWRITABLE = {
+    "gradient": "gradients",
+    "attention gradient": "gradients of attention",
+    "forward": "many forwards",
+    "replay": "many runs of what follows a layer",
+}
+"""What a method requires that is more than one pass forward, and that in words."""
 
 MOST = 2**20
 """Photos at a time: a bound that no memory reaches, which torch wants to know."""
@@ -75,12 +80,12 @@ class Explaining(nn.Module):
 def check_fit(line: Pipeline) -> None:
     """Refuse what is more than one pass forward, or has no word in ONNX."""
     explain = line.explain
-    needed = (explain.explainer.requires | explain.explainer.wants) & UNWRITABLE
+    needed = (explain.explainer.requires | explain.explainer.wants) & UNWRITABLE.keys()
     if needed:
         fitting = [name for name in WRITABLE if get_explainer(name).requires <= explain.gives]
         raise UnsupportedModelError(
             f"a method of one pass forward was needed, but {explain.explainer.name!r} needs "
-            f"{', '.join(sorted(needed))}; of {line.name} take {' or '.join(fitting)}"
+            f"{' and '.join(UNWRITABLE[one] for one in sorted(needed))}; for {line.name} take {' or '.join(fitting)}"
         )
     if line.refine == "ncut":
         raise UnsupportedModelError("refine='ncut' needs eigenvectors, which ONNX has not; use 'affinity' or None")
