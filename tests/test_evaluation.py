@@ -319,6 +319,18 @@ def test_wrong_counts_take_no_folder(data: Path, model: nn.Module, tmp_path: Pat
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_that_fails_before_anything_is_made_gives_its_folder_back(
+    data: Path, model: nn.Module, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="refine must be None or one of"):
+        run(data, model, out=tmp_path / "run", refine="everything")
+    assert not list((tmp_path / "run").iterdir())
+    run(data, model, out=tmp_path / "run", limit=3)
+    with pytest.raises(InputError, match="holds this run already"):
+        run(data, model, out=tmp_path / "run", limit=3)
+    assert len(list((tmp_path / "run" / "parts").iterdir())) == 1
+
+
 def test_methods_by_name_and_settings(data: Path, model: nn.Module) -> None:
     found = run(data, model, methods=["rollout", ScoreCAM(channels=2), ScoreCAM(channels=3)], limit=3)
     assert list(found.results) == ["rollout", "score-cam (channels=2)", "score-cam (channels=3)"]

@@ -381,6 +381,14 @@ class TestFaults:
             run(data, model, data / "labels")
         assert not (data / "labels").exists()
 
+    def test_a_run_that_fails_before_anything_is_made_gives_its_folder_back(
+        self, data: Path, model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("trt_cam.pseudolabels.runner.packed", lambda lines: (_ for _ in ()).throw(KeyboardInterrupt))
+            run(data, model, tmp_path / "run")
+        assert not list((tmp_path / "run").iterdir())
+
     def test_photos_that_would_share_a_label_file(self, model: nn.Module, tmp_path: Path) -> None:
         for name in ("a.png", "a.jpg", "b.png"):
             photo(tmp_path / "flat" / name, 1 + len(name) * ord(name[0]) + ord(name[2]))

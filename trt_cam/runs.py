@@ -72,12 +72,24 @@ class Run:
     """A folder with the batches of one run; arguments and errors as in `claim`, which process 0 does for all."""
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], *, resume: bool, world: World) -> None:
-        self.folder, self.parts = folder, folder / "parts"
+        self.folder, self.parts, self.world = folder, folder / "parts", world
         if world.rank == 0:
             claim(folder, identity, resume=resume)
             with writing(folder):
                 self.parts.mkdir(exist_ok=True)
         world.wait()
+
+    @contextlib.contextmanager
+    def begun(self) -> Iterator[None]:
+        """Give the folder back where work fails before any batch is made, so that the corrected command can have it."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):
+                if self.world.size == 1 and not any(self.parts.iterdir()):
+                    self.parts.rmdir()
+                    (self.folder / RECORD).unlink()
+            raise
 
     def path(self, number: int) -> Path:
         """The file of a batch."""

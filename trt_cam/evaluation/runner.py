@@ -131,10 +131,9 @@ def evaluate(
     InputError, DatasetError, OutputError
         An option, the data set or the folder cannot be used. A broken photo is a line of ``failures``.
     """
-    for name, value, least in (("batch_size", batch_size, 1), ("threads", threads, 1), ("workers", workers, 0)):
+    counts = [("batch_size", batch_size, 1), ("threads", threads, 1), ("workers", workers, 0)]
+    for name, value, least in counts + ([] if limit is None else [("limit", limit, 1)]):
         check_count(value, name, least)
-    if limit is not None:
-        check_count(limit, "limit", 1)
     data = data if isinstance(data, DataSet) else load_dataset(Path(data))
     net = place(model, own(device))
     pixels = input_size(size, preprocessing(net).size)
@@ -149,7 +148,7 @@ def evaluate(
     if kept and world.size > 1:
         raise InputError("several processes need a folder that they share, got none; give out")
     run = Run(Path(kept.name if kept else os.fspath(out or "")), identity, resume=resume, world=world)
-    with computing(threads):
+    with computing(threads), run.begun():
         work(run, measure, batches, world, workers, progress)
     return replace(collected(run, measure, batches, data, name_of(model, net), kept), refused=refused)
 

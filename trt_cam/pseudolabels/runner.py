@@ -142,7 +142,7 @@ def pseudo_label(
     check_scores(line, min_score)
     photos = Forwards(data, line, targets_of(data, line, target, classes), batch_size)
     run = Run(Path(out), identity_of(photos, line, threads), resume=resume, world=world)
-    with computing(threads):
+    with computing(threads), run.begun():
         work(run, photos, line, world, workers, progress)
     return merged(Merge(run, photos, line, Keep(min_size, min_score)), formats, world)
 
