@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from pages import ROOT, PageError, all_pages, blocks_of, commands
+from PIL import Image
 from running import PACKAGES, ran, run_text
 
 from trt_cam import list_explainers, localize
@@ -42,6 +43,13 @@ def test_figures_of_faithfulness_are_those_of_the_table() -> None:
     table = (ROOT / "docs/compare.md").read_text().partition("| figure | better |")[2].partition("\n\n")[0]
     named = {name for line in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", line.split("|")[1])}
     assert named == {*ran("docs/compare.md").names["faithful"].scores["cam"]} and len(named) == 5
+
+
+def test_the_papers_figures() -> None:
+    folder = ran("docs/compare.md").folder
+    with Image.open(folder / "figure-1.png") as one, Image.open(folder / "figure-3.png") as three:
+        assert min(one.size) > 500 and three.size == (4 * 320, 3 * 240)
+        assert all(len(set(picture.convert("L").tobytes())) > 100 for picture in (one, three))
 
 
 def test_a_reader_of_ones_own() -> None:
