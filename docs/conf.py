@@ -35,7 +35,7 @@ extensions = [
 exclude_patterns = ["_build", "extensions", "gallery", "pictures"]
 highlight_language = "text"
 default_role = "py:obj"
-smartquotes = False  # `--out` and what is quoted stay as they are typed
+smartquotes_action = "D"  # dashes between names and their descriptions; quotes stay as they are typed
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
@@ -50,6 +50,7 @@ nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+autodoc_type_aliases = {"Source": "Source", "Array": "Array"}
 napoleon_google_docstring = False
 napoleon_use_param = False
 napoleon_use_rtype = False

@@ -1,4 +1,7 @@
-"""Signatures with the annotations of the source: ``Source``, not the union of five types that it stands for."""
+"""Signatures with the annotations of the source: ``Source``, not the union of five types that it stands for.
+
+And docstrings of properties as they are: napoleon takes what stands before a colon for a type.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,20 @@ def as_written(
     return stringify_signature(alone, unqualified_typehints=True), result or None
 
 
+def keep(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
+    """Remember the lines of a property before napoleon reads them; those with sections are left to it."""
+    if what == "property" and not any(line.startswith("---") for line in lines):
+        app.env.temp_data[f"property {name}"] = list(lines)
+
+
+def put_back(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
+    """Put them back."""
+    lines[:] = app.env.temp_data.pop(f"property {name}", lines)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Listen to each signature that is written."""
+    """Listen to each signature and docstring that is written."""
     app.connect("autodoc-process-signature", as_written)
+    app.connect("autodoc-process-docstring", keep, priority=400)
+    app.connect("autodoc-process-docstring", put_back, priority=600)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
