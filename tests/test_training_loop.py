@@ -141,7 +141,10 @@ def test_it_learns(method: str, tmp_path: Path) -> None:
     assert made.at.best[list(made.plan)[0]]["top1"] > notes.epochs[0]["top1"]
 
 
-def test_the_best_epoch_is_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("last_loss", "expected"), [(0.5, 2), (0.7, 2), (0.3, 4)])
+def test_the_best_epoch_is_kept_and_of_equals_that_of_least_loss(
+    last_loss: float, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     net = seeded("cam")
     made, _ = loop(net, tmp_path, "cam", epochs=4)
     weights: dict[int, Tensor] = {}
@@ -151,8 +154,10 @@ def test_the_best_epoch_is_kept(tmp_path: Path) -> None:
         return {1: 1.0, 2: 5.0, 3: 2.0, 4: 5.0}[epoch]
 
     made.score = score
-    assert made.run().best["classifier"]["epoch"] == 2
-    assert torch.equal(net.head.weight, weights[2])  # type: ignore[union-attr]
+    losses = iter([0.9, 0.1, 0.5, 0.2, last_loss])  # before the first epoch, and after each
+    monkeypatch.setattr(made, "validate", lambda: {"val_loss": next(losses), "top1": 0.5})
+    assert made.run().best["classifier"]["epoch"] == expected
+    assert torch.equal(net.head.weight, weights[expected])  # type: ignore[union-attr]
     assert not torch.equal(weights[2], weights[4])
 
 

@@ -252,14 +252,15 @@ class Loop:
     # ------------------------------------------------------------------------------------------------------ epochs
 
     def close_epoch(self) -> None:
-        """Validate, keep the weights if they are the best, and write the state."""
+        """Validate, keep the weights if they are the best (of equals those of least loss), and write the state."""
         self.at.epoch, self.at.step = self.at.epoch + 1, 0
         values = self.validate()
         judged = self.ema.module.net if self.ema is not None else self.inner.net
         score = float(self.at.epoch) if self.val is None else values["top1_cam" if self.name == "cam" else "top1"]
         if self.score is not None:
             score = values["boxes"] = self.score(judged, self.at.epoch)
-        if score > self.at.best.get(self.name, {}).get("score", -math.inf):
+        best = self.at.best.get(self.name)
+        if best is None or (score, -values.get("val_loss", 0.0)) > (best["score"], -best.get("val_loss", 0.0)):
             self.at.best[self.name] = {"epoch": self.at.epoch, "score": score} | values
             self.kept = on_cpu(self.ema.module.state_dict()) if self.ema is not None else self.shared.state()
         self.journal.epoch(self.at.epoch, values)
