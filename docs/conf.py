@@ -41,7 +41,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 600
 nb_merge_streams = True
 nb_render_markdown_format = "myst"  # with tables
 # Sliders need a kernel and scripts from elsewhere: what is shown is the still picture beside them.
