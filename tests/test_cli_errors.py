@@ -152,8 +152,8 @@ PLACES = {
     "import empty --out new": (2, "a checkpoint's file was needed, got the folder empty"),
     "import notes.txt --out notes.txt": (2, "--out needs a folder, got the file notes.txt"),
     "import notes.txt --out new --classes gone": (2, "gone cannot be read so: No such file or directory"),
-    "import notes.txt --out new --size 1 2 3": (2, "--size needs one number of pixels, or height and width; got 3"),
-    "export --out new.onnx --size 1 2 3": (2, "--size needs one number of pixels, or height and width; got 3"),
+    "import notes.txt --out new --size 1 2 3": (2, "--size needs one number of pixels, or height and width, got 3"),
+    "export --out new.onnx --size 1 2 3": (2, "--size needs one number of pixels, or height and width, got 3"),
 }
 
 

@@ -244,6 +244,14 @@ class TestMany:
         with pytest.raises(InputError, match="empty"):
             localize(photos, model=tiny)
 
+    @pytest.mark.parametrize(("targets", "came"), [([1], "1 for more than 1 photos"), ([1, 2, 3], "3 for 2 photos")])
+    def test_a_generator_of_photos_has_a_target_for_each(
+        self, tiny: torch.nn.Module, targets: list[int], came: str
+    ) -> None:
+        assert len(list(iter_localize(iter([PHOTO, PHOTO]), model=tiny, target=[1, 2]))) == 2
+        with pytest.raises(InputError, match=f"one entry for each photo, got {came}"):
+            list(iter_localize(iter([PHOTO, PHOTO]), model=tiny, target=targets))
+
     def test_a_map_that_is_not_finite_fails_its_photo_alone(self, tiny: torch.nn.Module, photos: list[Path]) -> None:
         line = pipeline.Pipeline.build(tiny, "auto", None)
         whole = line.explain

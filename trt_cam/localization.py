@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import repeat
 from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
@@ -128,8 +127,20 @@ def iter_localize(
     line = Pipeline.build(model, method, device, **options)
     count = len(photos) if isinstance(photos, (Sequence, Tensor)) else None
     targets = resolve_targets(target, line.names, line.explain.classes, count)
-    each = iter(targets) if isinstance(targets, list) else repeat(targets)
-    return line.stream(zip(photos, each, strict=False), batch_size, strict=strict)
+    asked = paired(photos, targets) if isinstance(targets, list) else ((photo, targets) for photo in photos)
+    return line.stream(asked, batch_size, strict=strict)
+
+
+def paired(photos: Iterable[Any], targets: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    """Each photo with its target; how many photos a generator has is known at its end."""
+    count = 0
+    for count, photo in enumerate(photos, start=1):
+        if count > len(targets):
+            break
+        yield photo, targets[count - 1]
+    if count != len(targets):
+        came = f"more than {len(targets)}" if count > len(targets) else f"{count}"
+        raise InputError(f"target must have one entry for each photo, got {len(targets)} for {came} photos")
 
 
 class BatchLocalizer:

@@ -179,7 +179,7 @@ def sides(given: list[int] | None) -> tuple[int, int] | None:
     if given is None:
         return None
     if len(given) > 2:
-        raise InputError(f"--size needs one number of pixels, or height and width; got {len(given)} numbers")
+        raise InputError(f"--size needs one number of pixels, or height and width, got {len(given)} numbers")
     return given[0], given[-1]
 
 

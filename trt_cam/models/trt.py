@@ -265,7 +265,7 @@ def set_classes(model: nn.Module, num_classes: int | None) -> None:
     have = count_classes(model)
     if num_classes is None:
         if not have:
-            raise InputError(f"num_classes was needed, since {type(model).__name__} has no classifier; got None")
+            raise InputError(f"num_classes was needed, since {type(model).__name__} has no classifier, got None")
         return
     check_count(num_classes, "num_classes", 1)
     if num_classes != have:

@@ -179,7 +179,7 @@ def resized(net: nn.Module, size: int | None) -> nn.Module:
     if size is None or made_for in (None, (size, size)):
         return net
     if not hasattr(backbone, "set_input_size"):
-        raise InputError(f"size must be {made_for[0]} for {type(backbone).__name__}, which takes no other; got {size}")
+        raise InputError(f"size must be {made_for[0]} for {type(backbone).__name__}, which takes no other, got {size}")
     backbone.set_input_size(img_size=(size, size))
     return net
 
