@@ -1,11 +1,14 @@
 # `make demo`, `make test` and the rest set up their own .venv; they need python3 (3.11 or newer), pip and make.
 PYTHON ?= python3
 BIN := .venv/bin
+PACKAGE := .venv/.package
 READY := .venv/.ready
+# A process for each core, four at the most, each with torch on one thread; PYTEST_ARGS adds to it.
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
 .PHONY: demo docs test test-all lint dist wheel clean
 
-demo: $(READY)
+demo: $(PACKAGE)
 	$(BIN)/trt-cam localize trt_cam/assets/coffee.jpg --out demo.png
 	@echo "The picture with the box is $(CURDIR)/demo.png"
 
@@ -16,11 +19,11 @@ docs: $(READY)
 	@echo "The site is $(CURDIR)/docs/_build/html/index.html"
 
 test: lint
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-all: lint
 	$(BIN)/python -m pip install --quiet --editable ".[test,docs,notebooks,bench]"
-	$(BIN)/python -m pytest -q -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -38,9 +41,13 @@ wheel: $(READY)
 	rm -rf build dist
 	$(BIN)/python -m build --no-isolation --wheel
 
-$(READY): pyproject.toml
+$(PACKAGE): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(READY): $(PACKAGE)
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
 	touch $@
 

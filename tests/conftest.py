@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 SHARED = "TRT_CAM_SHARED"
+collect_ignore = ["typing_user.py"]  # to be type-checked, not run: it registers explainers
 torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
 
 
