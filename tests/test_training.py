@@ -251,7 +251,7 @@ def test_a_checkpoint_of_other_labels(photos: Path, tmp_path: Path) -> None:
 def test_a_model_keeps_its_classes_if_told_to(photos: Path, tmp_path: Path) -> None:
     backbone: Any = timm.create_model("test_vit", img_size=32, num_classes=5)
     backbone.classes = ("black", "red", "green", "blue", "white")
-    settings = {"model": backbone, "epochs": 1, "freeze_backbone": True, "say": lambda _: None}
+    settings = {"model": backbone, "epochs": 1, "freeze_backbone": True, "precision": "fp32", "say": lambda _: None}
     found = train(photos, tmp_path / "run", classes="model", **settings)
     assert found.model.classes == backbone.classes and found.model.num_classes == 5
     assert found.metrics["tpsm"]["top1"] >= 0
