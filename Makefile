@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGE := .venv/.package
 READY := .venv/.ready
+# An editable installation warns about folders named like the package, which the clone's is.
+PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
 # A process for each core, four at the most, each with torch on one thread; PYTEST_ARGS adds to it.
 PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
@@ -13,7 +15,7 @@ demo: $(PACKAGE)
 	@echo "The picture with the box is $(CURDIR)/demo.png"
 
 docs: $(READY)
-	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	$(PIP) --editable ".[docs]"
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
 	$(BIN)/python docs/check_links.py docs/_build/html
 	@echo "The site is $(CURDIR)/docs/_build/html/index.html"
@@ -22,7 +24,7 @@ test: lint
 	$(PYTEST)
 
 test-all: lint
-	$(BIN)/python -m pip install --quiet --editable ".[test,docs,notebooks,bench]"
+	$(PIP) --editable ".[test,docs,notebooks,bench]"
 	$(PYTEST) -m "slow or not slow"
 
 lint: $(READY)
@@ -32,7 +34,7 @@ lint: $(READY)
 
 # What is left of an earlier build would go into the wheel.
 dist: $(READY)
-	$(BIN)/python -m pip install --quiet --editable ".[release]"
+	$(PIP) --editable ".[release]"
 	rm -rf build dist
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/twine check --strict dist/*
@@ -43,12 +45,12 @@ wheel: $(READY)
 
 $(PACKAGE): pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable .
+	$(PIP) --upgrade pip
+	$(PIP) --editable .
 	touch $@
 
 $(READY): $(PACKAGE)
-	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	$(PIP) --editable ".[test]"
 	touch $@
 
 clean:
