@@ -97,7 +97,7 @@ def test_photos_elsewhere(check: Check, tmp_path: Path) -> None:
     trees.cub(tmp_path / "lists")
     (tmp_path / "lists" / "images").rename(tmp_path / "photos")
     assert check(tmp_path / "lists")[0] == 1
-    assert check(tmp_path / "lists", "--set", f"photos_root={tmp_path / 'photos'}")[0] == 0
+    assert check(tmp_path / "lists", "--data-option", f"photos_root={tmp_path / 'photos'}")[0] == 0
 
 
 def test_an_empty_folder_of_photos(check: Check, tmp_path: Path) -> None:

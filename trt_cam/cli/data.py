@@ -45,7 +45,7 @@ def add(commands: Any) -> None:
         page="docs/datasets.md",
     )
     parser.add_argument("data", type=filled, metavar="DIR", help="folder that the archives were unpacked in")
-    add_dataset(parser.add_argument_group("data"), "--set")
+    add_dataset(parser.add_argument_group("data"))
     output = parser.add_argument_group("output")
     output.add_argument("--pictures", action="store_true", help="open every picture too, which takes minutes to hours")
     output.add_argument("--most", type=WHOLE, metavar="N", help="print at most N problems (default: all)")

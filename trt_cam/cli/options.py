@@ -21,11 +21,11 @@ def choice(group: Any, flag: str, words: tuple[str, ...], text: str, default: st
     group.add_argument(flag, choices=words, type=OneOf(words), default=default, help=text)
 
 
-def add_pairs(group: Any, flag: str, text: str, *aliases: str, kind: Callable[[str], str] = pair) -> None:
+def add_pairs(group: Any, flag: str, text: str, *, kind: Callable[[str], str] = pair) -> None:
     """An option that sets others by name and may be given several times."""
     metavar = "METHOD.NAME=VALUE" if kind is pair_of_method else "NAME=VALUE"
     told = f"{text}; may be given several times"
-    group.add_argument(flag, *aliases, action="append", type=kind, default=[], metavar=metavar, help=told)
+    group.add_argument(flag, action="append", type=kind, default=[], metavar=metavar, help=told)
 
 
 def add_model(group: Any, *, pixels: str = "side of the square that photos are resized to") -> None:
@@ -131,8 +131,8 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--workers", type=WHOLE, default=0, metavar="N", help="processes that read photos")
 
 
-def add_dataset(group: Any, *aliases: str) -> None:
-    """Which data set; ``aliases`` of ``--data-option``."""
+def add_dataset(group: Any) -> None:
+    """Which data set."""
     group.add_argument(
         "--kind",
         type=filled,
@@ -140,7 +140,7 @@ def add_dataset(group: Any, *aliases: str) -> None:
         help="layout: wsol, cub, voc, coco, folders, ... of docs/datasets.md; auto looks at what lies in DIR",
     )
     group.add_argument("--split", type=filled, metavar="NAME", help="train, val, test, ... (default: the only one)")
-    add_pairs(group, "--data-option", "an option of the layout, such as photos_root=DIR", *aliases)
+    add_pairs(group, "--data-option", "an option of the layout, such as photos_root=DIR")
 
 
 def add_classes(group: Any) -> None:
