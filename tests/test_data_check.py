@@ -116,8 +116,8 @@ def test_an_empty_folder_of_photos(check: Check, tmp_path: Path) -> None:
         (["cub", "--kind", "cubs"], 2, "unknown kind of data set 'cubs'"),
         (["cub", "--split", "val"], 2, "has no split 'val'; it has train, test"),
         (["cub", "--kind", "wsol"], 1, "is no data set of kind wsol"),
-        (["cub", "--set", "photos_root"], 2, "--set needs NAME=VALUE, got 'photos_root'"),
-        (["cub", "--set", "photo_root=x"], 2, "no option 'photo_root'"),
+        (["cub", "--data-option", "photos_root"], 2, "--data-option needs NAME=VALUE, got 'photos_root'"),
+        (["cub", "--data-option", "photo_root=x"], 2, "no option 'photo_root'"),
         (["cub", "--most", "few"], 2, "--most"),
     ],
 )
