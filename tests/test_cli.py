@@ -237,6 +237,15 @@ def test_set_gives_a_method_its_options(run: Run) -> None:
     assert "name one with --method" in err
 
 
+def test_lines_of_a_comparison_name_the_photo(run: Run) -> None:
+    code, out, _ = run("compare", PHOTO, "--methods", "cam,rollout", "--size", "64", "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [(line["path"], line["method"]) for line in lines] == [
+        (str(PHOTO), "cam"),
+        (str(PHOTO), "rollout"),
+    ]
+
+
 def test_compare_measures_faithfulness(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "figure.png"
     words = ["compare", PHOTO, "--methods", "grad-cam,rollout", "--set", "rollout.head_fusion=max"]

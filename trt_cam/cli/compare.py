@@ -82,7 +82,8 @@ def run(chosen: argparse.Namespace) -> int:
     for name, result in comparison.results.items():
         scores = comparison.scores.get(name, {})
         if chosen.json:
-            say(json.dumps(result.to_json() | ({"faithfulness": scores} if scores else {})))
+            more = {"faithfulness": scores} if scores else {}
+            say(json.dumps(result.to_json() | {"path": chosen.photo} | more))
             continue
         boxes = " ".join(str(box) for box in result.boxes.tolist()) or "no box"
         say("  ".join([name, result.caption, boxes, *(f"{key} {value:.3f}" for key, value in scores.items())]))
