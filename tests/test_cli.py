@@ -237,8 +237,9 @@ def test_set_gives_a_method_its_options(run: Run) -> None:
     assert "name one with --method" in err
 
 
-def test_lines_of_a_comparison_name_the_photo(run: Run) -> None:
-    code, out, _ = run("compare", PHOTO, "--methods", "cam,rollout", "--size", "64", "--json")
+def test_lines_of_a_comparison_name_the_photo(run: Run, tmp_path: Path) -> None:
+    words = ["--methods", "cam,rollout", "--size", "64", "--json", "--out", tmp_path / "compare.png"]
+    code, out, _ = run("compare", PHOTO, *words)
     lines = [json.loads(line) for line in out.splitlines()]
     assert code == 0 and [(line["path"], line["method"]) for line in lines] == [
         (str(PHOTO), "cam"),
